@@ -1,0 +1,98 @@
+"""The protocol through which a chain asks elsewhere; `cloud_fallback` implements it.
+
+Implementations are found by URL scheme among the entry points of the group ``hybridge.fallbacks``, each a callable
+that takes the URL and keyword options and returns a `Fallback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.model import Array
+from edge_runtime.prediction import Reason, Source
+
+__all__ = ["Answer", "Fallback", "Query", "open_fallback"]
+
+_GROUP = "hybridge.fallbacks"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a stage knows when it may ask elsewhere.
+
+    Attributes:
+        stage: The stage's name.
+        inputs: The stage's inputs as the caller gave them, before any preprocessing of the device's model.
+        outputs: What the device's model answered.
+        confidence: How sure that answer is, in 0..1.
+        threshold: The confidence below which the bundle or chain says to ask, if it says.
+        deadline: The moment by which the answer must be there, on the clock of `time.monotonic`, or None.
+    """
+
+    stage: str
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    confidence: float | None = None
+    threshold: float | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a query: `outputs` from elsewhere, or None to keep the device's own."""
+
+    outputs: Mapping[str, Array] | None
+    source: Source
+    reason: Reason
+    detail: str = field(default="")
+
+    @classmethod
+    def keep(cls, reason: Reason, detail: str = "") -> Answer:
+        """The device's own answer stands."""
+        return cls(None, Source.DEVICE, reason, detail)
+
+
+@runtime_checkable
+class Fallback(Protocol):
+    """Decides whether to ask elsewhere, and asks.
+
+    `resolve` is called for every prediction of a stage that has a fallback, from any thread. It returns within the
+    query's deadline and does not raise for a cloud that fails: the device's answer is then kept, with the reason.
+    """
+
+    def resolve(self, query: Query) -> Answer:
+        """Keeps the device's answer or fetches another."""
+        ...
+
+    def close(self) -> None:
+        """Releases connections; the fallback is not used again."""
+        ...
+
+
+def open_fallback(url: str, **options: Any) -> Fallback:
+    """The fallback for a URL, such as ``grpc://cloud.example:8001/digits-large``.
+
+    Args:
+        url: Its scheme chooses the implementation.
+        **options: Passed on to it.
+
+    Raises:
+        HybridgeError: `fallback-unknown` when nothing installed handles the scheme.
+    """
+    # Costs more to import than the rest of this package together, and only URLs need it.
+    from importlib.metadata import entry_points
+
+    scheme = url.partition("://")[0]
+    known = {point.name: point for point in entry_points(group=_GROUP)}
+    if scheme not in known or "://" not in url:
+        raise HybridgeError(
+            ErrorCode.FALLBACK_UNKNOWN,
+            f"fallback '{url}'",
+            received=f"scheme '{scheme}'" if "://" in url else "no scheme",
+            expected=f"a URL that starts with one of {', '.join(f'{name}://' for name in sorted(known))}",
+        )
+    fallback: Fallback = known[scheme].load()(url, **options)
+    return fallback

@@ -1,0 +1,283 @@
+"""The manifest of a bundle: what a device must know about a model, as typed, versioned JSON.
+
+Read with `Manifest.from_json`, which checks every field once; nothing behind it checks again. Unknown fields are
+ignored, so that an older runtime reads the manifest of a newer minor release; what an older runtime must not
+misread raises `schema_version`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from edge_runtime.errors import ErrorCode, HybridgeError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Accuracy",
+    "Confidence",
+    "CurvePoint",
+    "File",
+    "Latency",
+    "Lineage",
+    "Manifest",
+    "Metrics",
+    "Parity",
+    "PreprocessingStep",
+    "Quantization",
+    "RawInput",
+    "Requirements",
+    "Signature",
+    "Size",
+    "TensorSpec",
+]
+
+SCHEMA_VERSION = 1
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Quantization(Struct, frozen=True, omit_defaults=True):
+    """Affine quantisation, ``real = scale * (q - zero_point)`` (TFLite quantization specification).
+
+    One scale and zero point for a tensor quantised as a whole, one per slice of `axis` otherwise.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+class TensorSpec(Struct, frozen=True, omit_defaults=True):
+    """Name, shape and type of a tensor; a string in `shape` names a dimension that may vary."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    quantization: Quantization | None = None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether any dimension may vary."""
+        return any(isinstance(size, str) for size in self.shape)
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of `shape` fits."""
+        return len(shape) == len(self.shape) and all(
+            isinstance(want, str) or want == got for want, got in zip(self.shape, shape, strict=True)
+        )
+
+
+class Signature(Struct, frozen=True, omit_defaults=True):
+    """Inputs and outputs of a model, in order, under the key that the `.tflite` gives them."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    key: str = "serving_default"
+
+
+class PreprocessingStep(Struct, frozen=True, omit_defaults=True):
+    """One operator with its parameters."""
+
+    operator: str
+    params: dict[str, Any] = {}
+
+
+class RawInput(Struct, frozen=True, omit_defaults=True):
+    """What a caller gives for one model input, and the operators that turn it into the model's tensor."""
+
+    name: str
+    takes: TensorSpec
+    steps: tuple[PreprocessingStep, ...]
+
+
+class CurvePoint(Struct, frozen=True, omit_defaults=True):
+    """Accuracy of device and cloud together, and the share offloaded, at one threshold."""
+
+    threshold: Fraction
+    accuracy: Fraction
+    offloaded: Fraction
+
+
+class Confidence(Struct, frozen=True, omit_defaults=True):
+    """How one number in 0..1 is read from an output, and below which the cloud is asked.
+
+    `score` names a function of `edge_runtime.confidence`; `activation` says whether `output` holds logits
+    (``"none"``) or probabilities (``"softmax"``).
+    """
+
+    output: str
+    score: str = "max-softmax"
+    activation: str = "none"
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    threshold: Fraction | None = None
+    curve: tuple[CurvePoint, ...] = ()
+
+
+class Accuracy(Struct, frozen=True, omit_defaults=True):
+    """Top-1 accuracy of source and converted model on the same `samples` labelled examples."""
+
+    source: Fraction
+    converted: Fraction
+    samples: int
+
+    @property
+    def drop(self) -> float:
+        """Accuracy lost in conversion, in 0..1; negative when the converted model is the better one."""
+        return self.source - self.converted
+
+
+class Parity(Struct, frozen=True, omit_defaults=True):
+    """How far the converted outputs are from the source's, over all outputs of `samples` inputs.
+
+    `snr_db` and `cosine` are None where they are undefined: identical outputs, or outputs that are all zero.
+    `data` says whether the inputs were the user's or generated.
+    """
+
+    max_abs_error: float
+    mean_abs_error: float
+    samples: int
+    data: str
+    snr_db: float | None = None
+    cosine: float | None = None
+    label_agreement: Fraction | None = None
+
+
+class Size(Struct, frozen=True, omit_defaults=True):
+    """Bytes of the source's weights in memory, of the `.tflite`, and of the `.tflite` deflated (over the air)."""
+
+    source: int
+    model: int
+    deflated: int
+
+
+class Latency(Struct, frozen=True, omit_defaults=True):
+    """Time of one run in milliseconds, and the machine it was measured on."""
+
+    machine: str
+    runtime: str
+    num_threads: int
+    median_ms: float
+    p95_ms: float
+    runs: int
+
+
+class Metrics(Struct, frozen=True, omit_defaults=True):
+    """What was measured; a field that nobody measured is absent."""
+
+    accuracy: Accuracy | None = None
+    parity: Parity | None = None
+    size: Size | None = None
+    latency: tuple[Latency, ...] = ()
+
+
+class Lineage(Struct, frozen=True, omit_defaults=True):
+    """Where the model came from, enough to make it again.
+
+    `time` is not read from a clock: it is `SOURCE_DATE_EPOCH` where that is set, else the time that the source
+    file itself records, so that the same input gives the same bytes.
+    """
+
+    source: str
+    source_digest: str
+    recipe: str
+    recipe_params: dict[str, Any] = {}
+    calibration_digest: str | None = None
+    tools: dict[str, str] = {}
+    time: str | None = None
+
+
+class Requirements(Struct, frozen=True, omit_defaults=True):
+    """What a device must have: the operators in the model, and the oldest hybridge that can read the bundle."""
+
+    operators: tuple[str, ...] = ()
+    hybridge: str = "0.1"
+
+
+class File(Struct, frozen=True, omit_defaults=True):
+    """One member of the bundle beside the manifest."""
+
+    path: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=255)]
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Sha256
+
+
+class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Everything a device must know about the model in a bundle.
+
+    Example:
+        >>> Bundle.open("digits-1.0.edge").manifest.signature.inputs[0].shape
+        (1, 8, 8, 1)
+    """
+
+    schema_version: int
+    name: Name
+    version: Name
+    signature: Signature
+    model: str = "model.tflite"
+    preprocessing: tuple[RawInput, ...] = ()
+    labels: tuple[str, ...] = ()
+    confidence: Confidence | None = None
+    metrics: Metrics = Metrics()
+    lineage: Lineage | None = None
+    requirements: Requirements = Requirements()
+    files: tuple[File, ...] = ()
+
+    def to_json(self) -> bytes:
+        """The manifest as JSON, the same bytes for the same content."""
+        # Whole numbers and keys in one order; NaN would come back as null, so it is refused here.
+        encoded = msgspec.json.encode(_finite(msgspec.to_builtins(self), "manifest"), order="deterministic")
+        return msgspec.json.format(encoded, indent=1) + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Manifest:
+        """Reads and checks a manifest.
+
+        Raises:
+            HybridgeError: `bundle-too-new` for a schema this runtime does not know, `bundle-invalid` for
+                content that does not follow the schema.
+        """
+        try:
+            version = msgspec.json.decode(content, type=_Versioned).schema_version
+            if version > SCHEMA_VERSION:
+                raise HybridgeError(
+                    ErrorCode.BUNDLE_TOO_NEW,
+                    "manifest.json",
+                    received=f"schema version {version}",
+                    expected=f"at most {SCHEMA_VERSION}",
+                    fix="update hybridge on this device",
+                )
+            return msgspec.json.decode(content, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise HybridgeError(
+                ErrorCode.BUNDLE_INVALID,
+                "manifest.json",
+                received=str(error),
+                expected=f"a bundle manifest of schema version {SCHEMA_VERSION}",
+                fix="convert the model again",
+            ) from error
+
+
+class _Versioned(Struct):
+    schema_version: int
+
+
+def _finite(value: Any, where: str) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        raise HybridgeError(
+            ErrorCode.BUNDLE_INVALID,
+            where,
+            received=str(value),
+            expected="a finite number",
+            fix="leave it out",
+        )
+    if isinstance(value, dict):
+        return {key: _finite(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return value

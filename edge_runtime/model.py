@@ -1,0 +1,268 @@
+"""A model on the device: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.files import read_file
+from edge_runtime.interpreter import Interpreter, Tensor, load_interpreter, signature_tensors
+from edge_runtime.manifest import Quantization, TensorSpec
+
+__all__ = ["Array", "Inputs", "Model"]
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Inputs: TypeAlias = Mapping[str, Array] | Array
+
+
+class Model:
+    """One model, loaded and ready.
+
+    Quantised inputs take either real values (float32, quantised here) or the tensor's own integer type, taken as
+    already quantised. Quantised outputs come back as float32, unless `dequantize` is false. Everything else must
+    have exactly the shape and type that `inputs` lists: a silent cast hides mistakes that cost accuracy.
+
+    A model may be called from many threads; calls take turns. The arrays that `run` returns are the caller's own.
+
+    Args:
+        source: A `Bundle`, a path to an `.edge` or `.tflite` file, or a `.tflite` file's bytes.
+        num_threads: Threads that one invocation may use.
+        dequantize: Whether quantised outputs are returned as float32 real values.
+
+    Raises:
+        HybridgeError: `file-not-found`, `bundle-damaged`, `model-invalid`.
+
+    Example:
+        >>> model = Model("digits-1.0.edge")
+        >>> model.run({"image": image})["probabilities"].shape
+        (1, 10)
+    """
+
+    def __init__(
+        self,
+        source: Bundle | bytes | str | PathLike[str],
+        *,
+        num_threads: int = 1,
+        dequantize: bool = True,
+    ):
+        self.bundle, self.name, content = _open(source)
+        if num_threads < 1:
+            raise HybridgeError(
+                ErrorCode.USAGE,
+                f"model '{self.name}'",
+                received=f"num_threads={num_threads}",
+                expected="1 or more",
+            )
+        self.num_threads = num_threads
+        self._interpreter = load_interpreter(content, num_threads=num_threads, name=self.name)
+        self.signature_key, inputs, outputs = signature_tensors(self._interpreter)
+        self.inputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in inputs)
+        self.outputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in outputs)
+        self._writers = {tensor.spec.name: _InputSlot(self, self._interpreter, tensor) for tensor in inputs}
+        self._readers = [_OutputSlot(self._interpreter, tensor, dequantize) for tensor in outputs]
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Inputs, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Runs the model once.
+
+        Args:
+            inputs: An array for each name in `inputs`, or one array for a model with one input.
+            out: Arrays to put outputs into, by name, of the output's shape and type; they are returned in the
+                result in place of new ones. Reusing them saves the allocation of large outputs.
+
+        Returns:
+            An array for each name in `outputs`.
+
+        Raises:
+            HybridgeError: `input-missing`, `input-unknown`, `input-shape`, `input-dtype` before anything runs;
+                `invoke-failed` when the interpreter gives up.
+        """
+        writers = self._writers
+        named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {self._only_input(): inputs}
+        if named.keys() != writers.keys():
+            self._refuse_names(named)
+        with self._lock:
+            resized = False
+            for name, array in named.items():
+                resized |= writers[name].accept(array)
+            try:
+                if resized:
+                    self._interpreter.allocate_tensors()
+                for name, array in named.items():
+                    writers[name].write(array)
+                self._interpreter.invoke()
+            except (ValueError, RuntimeError) as error:
+                raise HybridgeError(
+                    ErrorCode.INVOKE_FAILED,
+                    f"model '{self.name}'",
+                    received=str(error).strip(),
+                    fix="check that its inputs have values the model was made for",
+                ) from error
+            if out is None:
+                return {reader.name: reader.read() for reader in self._readers}
+            return {reader.name: reader.read_into(out.get(reader.name)) for reader in self._readers}
+
+    def _only_input(self) -> str:
+        if len(self.inputs) != 1:
+            raise HybridgeError(
+                ErrorCode.INPUT_MISSING,
+                f"model '{self.name}'",
+                received="one array without a name",
+                expected=f"arrays named {', '.join(self._writers)}",
+                fix="pass a mapping from name to array",
+            )
+        return self.inputs[0].name
+
+    def _refuse_names(self, named: Mapping[str, Any]) -> None:
+        missing = [name for name in self._writers if name not in named]
+        raise HybridgeError(
+            ErrorCode.INPUT_MISSING if missing else ErrorCode.INPUT_UNKNOWN,
+            f"inputs of model '{self.name}'",
+            received=", ".join(map(str, named)) or "none",
+            expected=", ".join(self._writers),
+            fix=f"add {', '.join(missing)}" if missing else "leave the others out",
+        )
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, inputs={[spec.name for spec in self.inputs]})"
+
+
+class _InputSlot:
+    """Checks an array and copies it into the interpreter, quantised if need be."""
+
+    def __init__(self, model: Model, interpreter: Interpreter, tensor: Tensor):
+        self.model_name = model.name
+        self.spec = tensor.spec
+        self.index = tensor.index
+        self.interpreter = interpreter
+        self.shape = tuple(int(size) for size in interpreter.tensor(self.index)().shape)
+        self.dtype = np.dtype(object if self.spec.dtype == "string" else self.spec.dtype)
+        self.quantizer = _Quantizer(self.spec.quantization, self.dtype) if self.spec.quantization else None
+
+    def accept(self, array: Any) -> bool:
+        """Refuses an array that does not fit; returns whether the tensors must be allocated again for it."""
+        if not isinstance(array, np.ndarray):
+            raise self._refusal(ErrorCode.INPUT_DTYPE, type(array).__name__, "a NumPy array")
+        if array.dtype != self.dtype and not (self.quantizer and array.dtype == np.float32):
+            either = f"float32, or {self.dtype} already quantised" if self.quantizer else str(self.dtype)
+            raise self._refusal(ErrorCode.INPUT_DTYPE, str(array.dtype), either, "cast it with .astype")
+        if array.shape == self.shape:
+            return False
+        if not self.spec.is_dynamic or not self.spec.admits(array.shape):
+            expected = f"({', '.join(map(str, self.spec.shape))})"
+            raise self._refusal(
+                ErrorCode.INPUT_SHAPE, f"shape {array.shape}", f"shape {expected}", "reshape it"
+            )
+        self.interpreter.resize_tensor_input(self.index, list(array.shape))
+        self.shape = array.shape
+        return True
+
+    def write(self, array: Array) -> None:
+        """Copies an accepted array into the interpreter."""
+        if self.quantizer is not None and array.dtype != self.dtype:
+            array = self.quantizer.quantize(array)
+        self.interpreter.set_tensor(self.index, array)
+
+    def _refusal(self, code: ErrorCode, received: str, expected: str, fix: str = "") -> HybridgeError:
+        what = f"input '{self.spec.name}' of model '{self.model_name}'"
+        return HybridgeError(code, what, received=received, expected=expected, fix=fix)
+
+
+class _OutputSlot:
+    """Copies an output out of the interpreter, as real values if it is quantised."""
+
+    def __init__(self, interpreter: Interpreter, tensor: Tensor, dequantize: bool):
+        self.name = tensor.spec.name
+        self.index = tensor.index
+        self.interpreter = interpreter
+        # A view of the interpreter's own memory; it must be gone before the next invocation.
+        self.view = interpreter.tensor(tensor.index)
+        self.quantizer = None
+        if dequantize and tensor.spec.quantization is not None:
+            self.quantizer = _Quantizer(tensor.spec.quantization, np.dtype(tensor.spec.dtype))
+
+    def read(self) -> Array:
+        if self.quantizer is None:
+            return self.interpreter.get_tensor(self.index)
+        return self.quantizer.dequantize(self.view(), None)
+
+    def read_into(self, target: Array | None) -> Array:
+        if target is None:
+            return self.read()
+        view = self.view()
+        dtype = view.dtype if self.quantizer is None else np.dtype(np.float32)
+        if target.shape != view.shape or target.dtype != dtype:
+            raise HybridgeError(
+                ErrorCode.INPUT_SHAPE,
+                f"array given for output '{self.name}'",
+                received=f"{target.dtype} of shape {target.shape}",
+                expected=f"{dtype} of shape {view.shape}",
+            )
+        if self.quantizer is None:
+            np.copyto(target, view)
+            return target
+        return self.quantizer.dequantize(view, target)
+
+
+class _Quantizer:
+    """Affine quantisation of one tensor, with scratch memory kept between calls."""
+
+    def __init__(self, quantization: Quantization, dtype: np.dtype[Any]):
+        limits = np.iinfo(dtype)
+        self.dtype = dtype
+        self.low, self.high = np.float32(limits.min), np.float32(limits.max)
+        self.axis = quantization.axis
+        self.scale: Array = np.asarray(quantization.scale, np.float32)
+        self.zero_point: Array = np.asarray(quantization.zero_point, np.float32)
+        if self.axis is None:
+            self.scale, self.zero_point = self.scale.reshape(()), self.zero_point.reshape(())
+        self._real = np.empty(0, np.float32)
+        self._quantized = np.empty(0, dtype)
+
+    def quantize(self, array: Array) -> Array:
+        """Real values to integers, rounded half to even and saturated; the result is overwritten by the next call."""
+        if self._real.shape != array.shape:
+            self._real = np.empty(array.shape, np.float32)
+            self._quantized = np.empty(array.shape, self.dtype)
+        scale, zero_point = self._along_axis(array.ndim)
+        real = self._real
+        np.divide(array, scale, out=real)
+        np.rint(real, out=real)
+        np.add(real, zero_point, out=real)
+        # A NaN saturates at the lower limit: fmax prefers the number.
+        np.fmax(real, self.low, out=real)
+        np.minimum(real, self.high, out=real)
+        np.copyto(self._quantized, real, casting="unsafe")
+        return self._quantized
+
+    def dequantize(self, array: Array, out: Array | None) -> Array:
+        """Integers to real values, in `out` or a new float32 array."""
+        scale, zero_point = self._along_axis(array.ndim)
+        real: Array = np.subtract(array, zero_point, out=out, dtype=np.float32)
+        return np.multiply(real, scale, out=real)
+
+    def _along_axis(self, ndim: int) -> tuple[Array, Array]:
+        if self.axis is None:
+            return self.scale, self.zero_point
+        shape = [1] * ndim
+        shape[self.axis] = -1
+        return self.scale.reshape(shape), self.zero_point.reshape(shape)
+
+
+def _open(source: Bundle | bytes | str | PathLike[str]) -> tuple[Bundle | None, str, bytes]:
+    if isinstance(source, bytes | bytearray):
+        return None, "model", bytes(source)
+    if isinstance(source, Bundle):
+        return source, source.manifest.name, source.model_content
+    path = Path(fspath(source))
+    if path.suffix == ".edge":
+        bundle = Bundle.open(path)
+        return bundle, bundle.manifest.name, bundle.model_content
+    return None, path.stem, read_file(path)

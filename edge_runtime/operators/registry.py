@@ -1,0 +1,162 @@
+"""The operators by name: what each takes, gives and can be set to."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.model import Array
+
+__all__ = ["Operator", "find_operator", "operator", "operator_names"]
+
+_GROUP = "hybridge.operators"
+_BUILTIN = ("tensor", "image", "detection")
+_registered: dict[str, Operator] = {}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A function with the names of what it takes and gives.
+
+    Attributes:
+        name: What a chain calls it.
+        function: The function itself.
+        inputs: Names of its tensors, from the positional parameters.
+        outputs: Names of what it returns; one that returns a bare array has one output.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def check_params(self, params: Mapping[str, Any]) -> None:
+        """Refuses settings that the operator does not have, and missing ones that have no default.
+
+        Raises:
+            HybridgeError: `chain-invalid`.
+        """
+        keywords = [
+            parameter
+            for parameter in inspect.signature(self.function).parameters.values()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        ]
+        required = {parameter.name for parameter in keywords if parameter.default is inspect.Parameter.empty}
+        known = {parameter.name for parameter in keywords}
+        if not (required <= params.keys() <= known):
+            raise HybridgeError(
+                ErrorCode.CHAIN_INVALID,
+                f"settings of operator '{self.name}'",
+                received=", ".join(sorted(params)) or "none",
+                expected=", ".join(name if name in required else f"[{name}]" for name in sorted(known))
+                or "none",
+            )
+
+    def run(self, inputs: Mapping[str, Array], params: Mapping[str, Any]) -> dict[str, Array]:
+        """Applies the operator.
+
+        Raises:
+            HybridgeError: `operator-failed` for whatever the function raises, or for a result that is not what it
+                declares; its own `HybridgeError` as it is.
+        """
+        try:
+            result = self.function(*(inputs[name] for name in self.inputs), **params)
+        except HybridgeError:
+            raise
+        except Exception as error:
+            # The function may be anyone's; whatever it raises is one failed stage, not the end of the program.
+            shapes = ", ".join(
+                f"{name} {np.asarray(value).dtype}{np.shape(value)}" for name, value in inputs.items()
+            )
+            raise HybridgeError(
+                ErrorCode.OPERATOR_FAILED,
+                f"operator '{self.name}'",
+                received=f"{type(error).__name__}: {error} (on {shapes})",
+                fix="check its inputs and settings",
+            ) from error
+        named = result if isinstance(result, Mapping) else {self.outputs[0]: result}
+        if named.keys() != set(self.outputs):
+            raise HybridgeError(
+                ErrorCode.OPERATOR_FAILED,
+                f"operator '{self.name}'",
+                received=f"results {', '.join(named)}",
+                expected=", ".join(self.outputs),
+            )
+        return dict(named)
+
+
+def operator(
+    name: str, *, outputs: tuple[str, ...] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function as an operator.
+
+    Args:
+        name: What chains call it, in kebab-case.
+        outputs: Names of what it returns; without them it returns one array named like its first tensor.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        inputs = tuple(
+            parameter.name
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        )
+        known = _registered.get(name)
+        if known is not None and known.function.__module__ != function.__module__:
+            raise HybridgeError(
+                ErrorCode.CHAIN_INVALID,
+                f"operator '{name}'",
+                received=f"a second one, from {function.__module__}",
+                expected=f"one, which {known.function.__module__} has",
+                fix="name it differently",
+            )
+        _registered[name] = Operator(name, function, inputs, outputs or inputs[:1])
+        return function
+
+    return register
+
+
+def find_operator(name: str) -> Operator:
+    """The operator of that name, built in or from an installed package.
+
+    Raises:
+        HybridgeError: `operator-unknown`, with the names there are.
+    """
+    _load_builtin()
+    if name not in _registered:
+        _load_plugins()
+    if name not in _registered:
+        raise HybridgeError(
+            ErrorCode.OPERATOR_UNKNOWN,
+            "operator",
+            received=f"'{name}'",
+            expected=f"one of {', '.join(operator_names())}",
+            fix="check its name, or install the package that has it",
+        )
+    return _registered[name]
+
+
+def operator_names() -> list[str]:
+    """Names of all operators, built in and from installed packages, sorted."""
+    _load_builtin()
+    _load_plugins()
+    return sorted(_registered)
+
+
+def _load_builtin() -> None:
+    for module in _BUILTIN:
+        importlib.import_module(f"edge_runtime.operators.{module}")
+
+
+def _load_plugins() -> None:
+    # Imported here because it costs more than the rest of this package together, and few chains need it.
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=_GROUP):
+        point.load()

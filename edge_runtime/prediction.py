@@ -1,0 +1,90 @@
+"""What a chain answers: outputs, how sure it is, where the answer came from and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from edge_runtime.model import Array
+
+__all__ = ["Prediction", "Reason", "Source", "StageTrace"]
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    DEVICE = "device"
+    CLOUD = "cloud"
+    CACHE = "cache"
+    DEFERRED = "deferred"
+
+
+class Reason(StrEnum):
+    """Why the answer came from there."""
+
+    NO_FALLBACK = "no-fallback"
+    NO_THRESHOLD = "no-threshold"
+    CONFIDENT = "confident"
+    UNSURE = "unsure"
+    CLOUD_UNAVAILABLE = "cloud-unavailable"
+    CLOUD_DEADLINE = "cloud-deadline"
+    CLOUD_REFUSED = "cloud-refused"
+    MESSAGE_TOO_LARGE = "message-too-large"
+    FALLBACK_FAILED = "fallback-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StageTrace:
+    """What one stage did: how long it took, how sure it was, and where its answer came from.
+
+    Attributes:
+        stage: The stage's name; a stage of a nested chain is ``outer/inner``.
+        device_ms: Wall-clock milliseconds on the device.
+        fallback_ms: Wall-clock milliseconds spent deciding whether to ask elsewhere, and asking.
+        confidence: Of the answer that stands, in 0..1, where the stage is scored.
+        source: Where the answer that stands came from.
+        reason: Why from there.
+        detail: The reason in a sentence, where there is more to say.
+    """
+
+    stage: str
+    device_ms: float
+    fallback_ms: float = 0.0
+    confidence: float | None = None
+    source: Source = Source.DEVICE
+    reason: Reason = Reason.NO_FALLBACK
+    detail: str = ""
+
+    @property
+    def total_ms(self) -> float:
+        """Time on the device and elsewhere together."""
+        return self.device_ms + self.fallback_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer of a chain to one input.
+
+    Attributes:
+        outputs: The chain's outputs by name.
+        label: The label of the most likely class, where the model has labels.
+        confidence: How sure the answer is, in 0..1, where the chain scores it.
+        source: Where the answer came from.
+        reason: Why from there.
+        detail: The reason in a sentence, where there is more to say, such as the error of the cloud.
+        stages: What each stage did and how long it took, in the order they ran.
+    """
+
+    outputs: Mapping[str, Array]
+    label: str | None = None
+    confidence: float | None = None
+    source: Source = Source.DEVICE
+    reason: Reason = Reason.NO_FALLBACK
+    detail: str = ""
+    stages: tuple[StageTrace, ...] = field(default=())
+
+    @property
+    def total_ms(self) -> float:
+        """Time of all stages together, in milliseconds."""
+        return sum(stage.total_ms for stage in self.stages)

@@ -1,0 +1,59 @@
+"""Fixtures that every package's tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime import Bundle, Confidence, Manifest
+from edge_runtime.interpreter import load_interpreter, signatures
+from edge_runtime.manifest import SCHEMA_VERSION, PreprocessingStep, RawInput, TensorSpec
+
+# Before anything imports TensorFlow: its C++ log would drown the test's own output.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+LABELS = tuple(f"class-{index}" for index in range(10))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `classifier`, `classifier-int8`, `arithmetic` and `any-batch`, each a `.tflite`."""
+    from tests.models import make_models
+
+    folder = tmp_path_factory.mktemp("models")
+    make_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_bundle(models: Path) -> Callable[..., Bundle]:
+    """Makes a bundle of the classifier: `make_bundle(name=..., threshold=..., raw=True for uint8 images of 0..16)`."""
+
+    def make(
+        *, model: str = "classifier", name: str = "digits", threshold: float | None = 0.5, raw: bool = False
+    ) -> Bundle:
+        content = (models / f"{model}.tflite").read_bytes()
+        steps = (PreprocessingStep("scale", {"factor": 0.0625}),)
+        takes = TensorSpec("image", (1, 8, 8, 1), "uint8")
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=name,
+            version="1.0",
+            signature=next(iter(signatures(load_interpreter(content)).values())),
+            preprocessing=(RawInput("image", takes, steps),) if raw else (),
+            labels=LABELS,
+            confidence=Confidence("logits", threshold=threshold),
+        )
+        return Bundle.create(manifest, {"model.tflite": content})
+
+    return make
+
+
+@pytest.fixture
+def image() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """One float32 image of shape (1, 8, 8, 1) in 0..1, the same every time."""
+    return np.random.default_rng(3).random((1, 8, 8, 1), dtype=np.float32)
