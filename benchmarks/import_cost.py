@@ -12,6 +12,7 @@ import sys
 
 import click
 
+from edge_runtime.command import run_verb
 from edge_runtime.console import emit, format_option, table
 
 __all__ = ["import_cost"]
@@ -51,4 +52,4 @@ def _seconds(imports: str) -> float:
 
 
 if __name__ == "__main__":
-    import_cost()
+    run_verb(import_cost)

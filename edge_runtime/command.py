@@ -15,7 +15,7 @@ from edge_runtime.console import report_error
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
 
-__all__ = ["main"]
+__all__ = ["main", "run_verb"]
 
 _GROUP = "hybridge.commands"
 
@@ -87,18 +87,28 @@ def hybridge() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Runs the command and ends the process with its exit code."""
+    run_verb(hybridge, name="hybridge")
+
+
+def run_verb(verb: click.Command, *, name: str | None = None) -> None:
+    """Runs a click command as hybridge does: its errors, formats and exit codes; ends the process.
+
+    Args:
+        verb: The command; its arguments are the process's.
+        name: What to call it in messages; without it, the name of the program.
+    """
     # The interpreter's and TensorFlow's C++ logs are no progress that a person asked for.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        result = hybridge.main(args=arguments, prog_name="hybridge", standalone_mode=False)
+        result = verb.main(prog_name=name, standalone_mode=False)
         exit_code = result if isinstance(result, int) else 0
     except HybridgeError as error:
         exit_code = report_error(error)
     except click.exceptions.Exit as exit_:
         exit_code = exit_.exit_code
-    except click.UsageError as error:
+    except click.ClickException as error:
         exit_code = _report_usage(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("hybridge: interrupted", err=True)
@@ -110,8 +120,9 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(exit_code)
 
 
-def _report_usage(error: click.UsageError) -> int:
-    where = error.ctx.command_path if error.ctx else "hybridge"
+def _report_usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else "hybridge"
     return report_error(
         HybridgeError(ErrorCode.USAGE, error.format_message().rstrip("."), fix=f"see '{where} --help'")
     )

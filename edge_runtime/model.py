@@ -143,7 +143,7 @@ class _InputSlot:
         self.index = tensor.index
         self.interpreter = interpreter
         self.shape = tuple(int(size) for size in interpreter.tensor(self.index)().shape)
-        self.dtype = np.dtype(object if self.spec.dtype == "string" else self.spec.dtype)
+        self.dtype = _numpy_dtype(self.spec)
         self.quantizer = _Quantizer(self.spec.quantization, self.dtype) if self.spec.quantization else None
 
     def accept(self, array: Any) -> bool:
@@ -187,6 +187,7 @@ class _OutputSlot:
         self.quantizer = None
         if dequantize and tensor.spec.quantization is not None:
             self.quantizer = _Quantizer(tensor.spec.quantization, np.dtype(tensor.spec.dtype))
+        self.result_dtype = np.dtype(np.float32 if self.quantizer else _numpy_dtype(tensor.spec))
 
     def read(self) -> Array:
         if self.quantizer is None:
@@ -196,19 +197,19 @@ class _OutputSlot:
     def read_into(self, target: Array | None) -> Array:
         if target is None:
             return self.read()
-        view = self.view()
-        dtype = view.dtype if self.quantizer is None else np.dtype(np.float32)
-        if target.shape != view.shape or target.dtype != dtype:
+        # No frame that may raise holds a view: a traceback would keep it, and the interpreter would refuse to run.
+        shape = self.view().shape
+        if target.shape != shape or target.dtype != self.result_dtype:
             raise HybridgeError(
                 ErrorCode.INPUT_SHAPE,
                 f"array given for output '{self.name}'",
                 received=f"{target.dtype} of shape {target.shape}",
-                expected=f"{dtype} of shape {view.shape}",
+                expected=f"{self.result_dtype} of shape {shape}",
             )
-        if self.quantizer is None:
-            np.copyto(target, view)
-            return target
-        return self.quantizer.dequantize(view, target)
+        if self.quantizer is not None:
+            return self.quantizer.dequantize(self.view(), target)
+        np.copyto(target, self.view())
+        return target
 
 
 class _Quantizer:
@@ -254,6 +255,10 @@ class _Quantizer:
         shape = [1] * ndim
         shape[self.axis] = -1
         return self.scale.reshape(shape), self.zero_point.reshape(shape)
+
+
+def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
+    return np.dtype(object if spec.dtype == "string" else spec.dtype)
 
 
 def _open(source: Bundle | bytes | str | PathLike[str]) -> tuple[Bundle | None, str, bytes]:

@@ -30,7 +30,9 @@ def _classifier_module() -> tuple[Any, Any]:
         hidden = tf.nn.relu(tf.nn.conv2d(image, kernel, strides=2, padding="VALID"))
         return {"logits": tf.matmul(tf.reshape(hidden, [1, 36]), dense[:, :])}
 
-    module.serve = tf.function(classify, input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32, name="image")])
+    module.serve = tf.function(
+        classify, input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32, name="image")]
+    )
     return tf, module
 
 
@@ -61,7 +63,10 @@ def _arithmetic() -> bytes:
     module = tf.Module()
     module.serve = tf.function(
         lambda right, left: {"total": left + right, "difference": left - right},
-        input_signature=[tf.TensorSpec([2, 3], tf.float32, name="right"), tf.TensorSpec([2, 3], tf.float32, name="left")],
+        input_signature=[
+            tf.TensorSpec([2, 3], tf.float32, name="right"),
+            tf.TensorSpec([2, 3], tf.float32, name="left"),
+        ],
     )
     return _converted(tf, module)
 
@@ -72,7 +77,8 @@ def _any_batch() -> bytes:
     weights = tf.constant(np.arange(6, dtype=np.float32).reshape(3, 2))
     module = tf.Module()
     module.serve = tf.function(
-        lambda x: {"y": tf.matmul(x, weights)}, input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")]
+        lambda x: {"y": tf.matmul(x, weights)},
+        input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")],
     )
     return _converted(tf, module)
 

@@ -33,7 +33,9 @@ def test_bytes_do_not_depend_on_time_order_or_process(make_bundle: MakeBundle, t
     other = Bundle.create(bundle.manifest, dict(reversed(files.items())))
     assert one.to_bytes() == other.to_bytes()
     path = one.save(tmp_path / "one.edge")
-    script = f"from edge_runtime import Bundle; Bundle.open({str(path)!r}).save({str(tmp_path / 'two.edge')!r})"
+    script = (
+        f"from edge_runtime import Bundle; Bundle.open({str(path)!r}).save({str(tmp_path / 'two.edge')!r})"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
     assert (tmp_path / "two.edge").read_bytes() == path.read_bytes()
 
@@ -56,20 +58,21 @@ def test_every_truncation_is_damage(make_bundle: MakeBundle) -> None:
 def test_every_altered_byte_is_found_or_changes_nothing(make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
     content = bundle.to_bytes()
-    unnoticed = 0
+    unnoticed, codes = 0, set()
     for position in range(0, len(content), 13):
         altered = bytearray(content)
         altered[position] ^= 0x41
         try:
             opened = Bundle.from_bytes(bytes(altered))
         except HybridgeError as error:
-            assert error.code in {ErrorCode.BUNDLE_DAMAGED, ErrorCode.BUNDLE_INVALID}, (position, error)
+            codes.add(error.code)
             continue
         # A zip header has fields that nobody reads, such as a member's date; what is used must be untouched.
         unnoticed += 1
         assert opened.digest == bundle.digest
         assert dict(opened.files) == dict(bundle.files)
     assert unnoticed < 40
+    assert codes <= {ErrorCode.BUNDLE_DAMAGED, ErrorCode.BUNDLE_INVALID}
 
 
 def _rezip(members: dict[str, bytes], comment: bytes, *, compression: int = zipfile.ZIP_STORED) -> bytes:
@@ -86,7 +89,9 @@ def _members(bundle: Bundle) -> tuple[dict[str, bytes], bytes]:
         return {name: archive.read(name) for name in archive.namelist()}, archive.comment
 
 
-@pytest.mark.parametrize("how", ["model", "manifest", "extra", "missing", "compressed", "comment", "no manifest"])
+@pytest.mark.parametrize(
+    "how", ["model", "manifest", "extra", "missing", "compressed", "comment", "no manifest"]
+)
 def test_a_rebuilt_archive_with_other_content_is_damage(make_bundle: MakeBundle, how: str) -> None:
     members, comment = _members(make_bundle())
     compression = zipfile.ZIP_STORED
@@ -177,9 +182,16 @@ def test_unknown_fields_of_a_later_release_are_ignored(make_bundle: MakeBundle) 
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "../etc/passwd"}, {"name": ""}, {"signature": None}, {"confidence": {"output": "y", "temperature": 0}}],
+    [
+        {"name": "../etc/passwd"},
+        {"name": ""},
+        {"signature": None},
+        {"confidence": {"output": "y", "temperature": 0}},
+    ],
 )
-def test_a_manifest_that_breaks_the_schema_is_refused(make_bundle: MakeBundle, change: dict[str, object]) -> None:
+def test_a_manifest_that_breaks_the_schema_is_refused(
+    make_bundle: MakeBundle, change: dict[str, object]
+) -> None:
     broken = msgspec.json.decode(make_bundle().manifest.to_json()) | change
     with pytest.raises(HybridgeError) as caught:
         Manifest.from_json(msgspec.json.encode(broken))
@@ -188,6 +200,7 @@ def test_a_manifest_that_breaks_the_schema_is_refused(make_bundle: MakeBundle, c
 
 def test_a_measurement_that_is_no_number_is_refused(make_bundle: MakeBundle) -> None:
     bundle = make_bundle()
+    assert bundle.manifest.confidence is not None
     confidence = msgspec.structs.replace(bundle.manifest.confidence, temperature=float("nan"))
     with pytest.raises(HybridgeError) as caught:
         Bundle.create(msgspec.structs.replace(bundle.manifest, confidence=confidence), bundle.files)
