@@ -33,8 +33,21 @@ class _LazyVerbs(click.Group):
         point = self._verbs().get(cmd_name)
         if point is None:
             return None
-        verb: click.Command = point.load()
+        try:
+            verb: click.Command = point.load()
+        except ImportError as error:
+            # One verb that cannot be imported must not take the help of all others with it.
+            return _unavailable(cmd_name, error)
         return verb
+
+
+def _unavailable(verb: str, cause: ImportError) -> click.Command:
+    def fail() -> None:
+        raise HybridgeError(
+            ErrorCode.INTERNAL, f"verb '{verb}'", received=str(cause), fix="install hybridge again"
+        ) from cause
+
+    return click.Command(verb, callback=fail, short_help=f"(cannot be loaded: {cause})")
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: str | None) -> None:

@@ -48,7 +48,6 @@ def _remember(_context: click.Context, _parameter: click.Parameter, value: str) 
 
 format_option = click.option(
     "--format",
-    "output_format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,

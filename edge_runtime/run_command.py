@@ -27,14 +27,13 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
 @click.argument("source", type=click.Path(dir_okay=False))
 @click.option(
     "--input",
-    "inputs",
     multiple=True,
     required=True,
     metavar="[NAME=]FILE",
     help="An input: .npy, an image, or an .npz with all inputs by name. One input needs no name.",
 )
 @click.option(
-    "--fallback", "url", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large."
+    "--fallback", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large."
 )
 @click.option(
     "--deadline-ms", type=click.FloatRange(min=0, min_open=True), help="How long the cloud may take."
@@ -47,8 +46,8 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
 @format_option
 def run(
     source: str,
-    inputs: tuple[str, ...],
-    url: str | None,
+    input: tuple[str, ...],  # noqa: A002 - a flag's name is also its key in the environment and in a file
+    fallback: str | None,
     deadline_ms: float | None,
     threshold: float | None,
     num_threads: int,
@@ -57,14 +56,14 @@ def run(
     """Runs a bundle, a .tflite or a chain (.toml) once and shows the prediction."""
     from edge_runtime.fallback import open_fallback
 
-    if url is None and (deadline_ms is not None or threshold is not None):
+    if fallback is None and (deadline_ms is not None or threshold is not None):
         raise usage_error("--deadline-ms and --threshold say when --fallback is asked; name one")
-    fallback = None
-    if url is not None:
+    asked = None
+    if fallback is not None:
         options = {} if deadline_ms is None else {"deadline_s": deadline_ms / 1e3}
-        fallback = open_fallback(url, **options)
-    with _open_chain(source, fallback, threshold, num_threads, digest) as chain:
-        prediction = chain.run(_read_inputs(inputs, chain))
+        asked = open_fallback(fallback, **options)
+    with _open_chain(source, asked, threshold, num_threads, digest) as chain:
+        prediction = chain.run(_read_inputs(input, chain))
     emit(_data(prediction), lambda: _text(prediction))
 
 
