@@ -49,6 +49,9 @@ class SlowLink:
         return server
 
     async def _stop(self) -> None:
+        # A connection that was just accepted takes a few turns of the loop until its handler runs; a server that is
+        # closed before loses it, open.
+        await asyncio.sleep(0.01)
         self._server.close()
         for connection in self._connections:
             connection.cancel()
