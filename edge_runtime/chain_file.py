@@ -49,7 +49,10 @@ class FallbackEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One stage: exactly one of `model`, `operator` and `chain`; paths are relative to the chain's file."""
+    """One stage: exactly one of `model`, `operator` and `chain`.
+
+    Paths, also that of the text file with a label a line, are relative to the chain's file.
+    """
 
     name: Annotated[str, Meta(min_length=1)]
     model: str | None = None
@@ -60,6 +63,7 @@ class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
     params: dict[str, Any] = {}
     num_threads: Annotated[int, Meta(ge=1)] = 1
     confidence: Confidence | None = None
+    labels: str | None = None
     fallback: FallbackEntry | None = None
 
 
@@ -145,13 +149,20 @@ def _stage(
             inputs=entry.inputs,
             outputs=entry.outputs,
             confidence=entry.confidence,
+            labels=_read_labels(path.parent / entry.labels) if entry.labels else (),
             fallback=fallback,
         )
-    if fallback is not None or entry.confidence is not None:
-        raise HybridgeError(ErrorCode.CHAIN_INVALID, "only a model can have a confidence and a fallback")
+    if fallback is not None or entry.confidence is not None or entry.labels is not None:
+        raise HybridgeError(
+            ErrorCode.CHAIN_INVALID, "only a model can have a confidence, labels and a fallback"
+        )
     if entry.operator is not None:
         return Stage.from_operator(
             entry.name, entry.operator, inputs=entry.inputs, outputs=entry.outputs, params=entry.params
         )
     nested = _load(path.parent / str(entry.chain), fallbacks, above)
     return Stage.from_chain(entry.name, nested, inputs=entry.inputs, outputs=entry.outputs)
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    return tuple(read_file(path).decode("utf-8", errors="replace").splitlines())

@@ -32,9 +32,7 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
     metavar="[NAME=]FILE",
     help="An input: .npy, an image, or an .npz with all inputs by name. One input needs no name.",
 )
-@click.option(
-    "--fallback", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large."
-)
+@click.option("--fallback", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large.")
 @click.option(
     "--deadline-ms", type=click.FloatRange(min=0, min_open=True), help="How long the cloud may take."
 )
@@ -103,8 +101,20 @@ def _read_inputs(given: tuple[str, ...], chain: Chain) -> dict[str, Array]:
             continue
         if not equals and len(chain.inputs) != 1:
             raise usage_error(f"--input {path} has no name; the inputs are {', '.join(chain.inputs)}")
-        inputs[name or chain.inputs[0]] = _read_array(path, chain)
+        name = name or chain.inputs[0]
+        inputs[name] = _read_bytes(path) if _takes_bytes(chain, name) else _read_array(path, chain)
     return inputs
+
+
+def _takes_bytes(chain: Chain, tensor: str) -> bool:
+    # An operator's tensor `content` is a file's bytes, as `decode` takes them.
+    return any(stage.inputs.get("content") == tensor for stage in chain.stages)
+
+
+def _read_bytes(path: str) -> Array:
+    from edge_runtime.files import read_file
+
+    return np.frombuffer(read_file(path), np.uint8)
 
 
 def _read_npz(path: str) -> Mapping[str, Array]:
@@ -135,7 +145,7 @@ def _decode(content: bytes, chain: Chain) -> Array:
     from edge_runtime.operators import find_operator
 
     # A model that says how many channels and whether a batch of one it takes is given that.
-    specs = chain.stages[0].input_specs
+    specs = chain.stages[0].input_specs  # of a chain of one model; operators take an image as it is
     shape = specs[0].shape if specs else ()
     channels = 1 if shape and shape[-1] == 1 else 3
     decoded = find_operator("decode").run(

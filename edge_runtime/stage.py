@@ -67,6 +67,7 @@ class Stage:
         inputs: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
         confidence: Confidence | None = None,
+        labels: tuple[str, ...] = (),
         fallback: Fallback | None = None,
     ) -> Stage:
         """A stage that runs a model, with its bundle's preprocessing and labels.
@@ -77,13 +78,14 @@ class Stage:
             inputs: The chain's tensor for each input that is named differently there.
             outputs: The chain's tensor for each output that is named differently there.
             confidence: How to score the outputs, in place of what the bundle says.
+            labels: Names of the classes, in place of the bundle's.
             fallback: Whom to ask when the model is unsure.
 
         Raises:
             HybridgeError: `confidence-invalid`; `chain-invalid` for a fallback without a score to decide by, or
                 for names that the model does not have.
         """
-        step = _ModelStep(model, confidence)
+        step = _ModelStep(model, confidence, labels)
         if fallback is not None and step.scorer is None:
             raise HybridgeError(
                 ErrorCode.CHAIN_INVALID,
@@ -200,7 +202,7 @@ class _ChainStep:
 
 
 class _ModelStep:
-    def __init__(self, model: Model, confidence: Confidence | None):
+    def __init__(self, model: Model, confidence: Confidence | None, labels: tuple[str, ...]):
         manifest = model.bundle.manifest if model.bundle else None
         self.model = model
         self.preprocess = (
@@ -210,7 +212,7 @@ class _ModelStep:
         self.input_specs = tuple(raw.get(spec.name, spec) for spec in model.inputs)
         self.inputs = tuple(spec.name for spec in model.inputs)
         self.outputs = tuple(spec.name for spec in model.outputs)
-        self.labels = manifest.labels if manifest else ()
+        self.labels = labels or (manifest.labels if manifest else ())
         spec = confidence or (manifest.confidence if manifest else None)
         self.scorer = Scorer(spec, self.outputs) if spec else None
 

@@ -98,6 +98,26 @@ def test_run_takes_a_photograph_where_the_bundle_takes_pixels(
     np.testing.assert_allclose(data["outputs"]["logits"], expected.outputs["logits"], rtol=1e-6)
 
 
+def test_a_chain_that_decodes_takes_the_file_itself(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="decoding images needs the 'vision' extra")
+    make_bundle(raw=True).save(tmp_path / "raw.edge")
+    (tmp_path / "names.txt").write_text("\n".join(f"digit {index}" for index in range(10)))
+    cv2.imwrite(str(tmp_path / "digit.png"), np.full((16, 16), 9, np.uint8))
+    (tmp_path / "chain.toml").write_text(
+        "[[stages]]\nname = 'decode'\noperator = 'decode'\nparams = { channels = 1 }\n"
+        "[[stages]]\nname = 'resize'\noperator = 'resize'\nparams = { height = 8, width = 8 }\n"
+        "outputs = { image = 'small' }\n"
+        "[[stages]]\nname = 'batch'\noperator = 'expand-dims'\ninputs = { array = 'small' }\n"
+        "outputs = { array = 'one' }\n"
+        "[[stages]]\nname = 'read'\nmodel = 'raw.edge'\nlabels = 'names.txt'\ninputs = { image = 'one' }\n"
+    )
+    result = hybridge("run", tmp_path / "chain.toml", "--input", tmp_path / "digit.png", "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    expected = Chain.from_bundle(tmp_path / "raw.edge").run(np.full((1, 8, 8, 1), 9, np.uint8))
+    np.testing.assert_allclose(result.json["outputs"]["logits"], expected.outputs["logits"], rtol=1e-6)
+    assert result.json["label"] == f"digit {expected.outputs['logits'].argmax()}"
+
+
 def test_run_without_a_cloud_answers_from_the_device_and_says_why(folder: Path) -> None:
     result = hybridge(
         "run", folder / "m.edge", "--input", folder / "image.npy", "--fallback", "grpc://127.0.0.1:9/none",
@@ -198,7 +218,7 @@ def test_a_missing_extra_names_the_line_that_installs_it(tmp_path: Path) -> None
     (tmp_path / "photo.jpg").write_bytes(b"any")
     (tmp_path / "c.toml").write_text("[[stages]]\nname='d'\noperator='decode'\ninputs={content='bytes'}\n")
     result = hybridge(
-        "run", "c.toml", "--input", "photo.jpg", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
+        "run", "c.toml", "--input", "bytes=photo.jpg", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
     )
     assert result.exit_code == EXIT_CODES[Kind.MISSING_DEPENDENCY]
     assert "pip install 'hybridge[vision]'" in result.stderr
