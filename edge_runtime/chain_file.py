@@ -42,10 +42,16 @@ __all__ = ["ChainFile", "FallbackEntry", "StageEntry", "load_chain"]
 
 
 class FallbackEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whom a stage asks when it is unsure."""
+    """Whom a stage asks when it is unsure.
+
+    `inputs` is what the other side calls each of the stage's inputs that is sent, `outputs` the stage's name for each
+    of the other side's outputs; without them names are the same.
+    """
 
     url: str
     deadline_ms: Annotated[float, Meta(gt=0)] | None = None
+    inputs: dict[str, str] | None = None
+    outputs: dict[str, str] | None = None
 
 
 class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,8 +127,10 @@ def _load(path: Path, fallbacks: Mapping[str, Fallback], above: tuple[Path, ...]
 
 
 def _open(entry: FallbackEntry) -> Fallback:
-    options = {} if entry.deadline_ms is None else {"deadline_s": entry.deadline_ms / 1e3}
-    return open_fallback(entry.url, **options)
+    options: dict[str, Any] = {"inputs": entry.inputs, "outputs": entry.outputs}
+    if entry.deadline_ms is not None:
+        options["deadline_s"] = entry.deadline_ms / 1e3
+    return open_fallback(entry.url, **{name: value for name, value in options.items() if value is not None})
 
 
 def _stage(

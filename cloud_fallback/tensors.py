@@ -1,0 +1,284 @@
+"""Named arrays in the messages of the Open Inference Protocol, and out of them.
+
+Sent tensors are raw: row-major, little-endian, one entry a tensor, which is some fifty times cheaper than the typed
+fields. Received ones may be either. Nothing that arrives is trusted: whatever does not follow the specification is a
+`HybridgeError` with an ``input-*`` code, and no array is made larger than the bytes that came for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from cloud_fallback.open_inference.open_inference_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+)
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.model import Array
+
+__all__ = [
+    "datatype",
+    "decode_request",
+    "decode_response",
+    "encode_request",
+    "encode_response",
+    "wire_shape",
+]
+
+_Tensor: TypeAlias = ModelInferRequest.InferInputTensor | ModelInferResponse.InferOutputTensor
+
+# NumPy's name, and the field of InferTensorContents; the specification gives FP16 no typed field. BYTES is apart.
+_FIXED_SIZE = {
+    "BOOL": (np.dtype("bool"), "bool_contents"),
+    "UINT8": (np.dtype("<u1"), "uint_contents"),
+    "UINT16": (np.dtype("<u2"), "uint_contents"),
+    "UINT32": (np.dtype("<u4"), "uint_contents"),
+    "UINT64": (np.dtype("<u8"), "uint64_contents"),
+    "INT8": (np.dtype("<i1"), "int_contents"),
+    "INT16": (np.dtype("<i2"), "int_contents"),
+    "INT32": (np.dtype("<i4"), "int_contents"),
+    "INT64": (np.dtype("<i8"), "int64_contents"),
+    "FP16": (np.dtype("<f2"), None),
+    "FP32": (np.dtype("<f4"), "fp32_contents"),
+    "FP64": (np.dtype("<f8"), "fp64_contents"),
+}
+_DATATYPES = {dtype.newbyteorder("="): name for name, (dtype, _) in _FIXED_SIZE.items()}
+# How NumPy marks an array of the other byte order; one without a mark has elements of one byte.
+_BIG_ENDIAN = ">" if sys.byteorder == "little" else "=>"
+# Object arrays hold strings of any length, S and U arrays strings of one.
+_STRING_KINDS = "OSU"
+# NumPy 1 has no more axes than this.
+_MAX_RANK = 32
+_MAX_ELEMENTS = 2**47
+_LENGTH_BYTES = 4
+
+
+def datatype(dtype: str | np.dtype[np.generic]) -> str:
+    """The protocol's name for an element type.
+
+    Args:
+        dtype: A NumPy type or its name; ``"string"`` is what a `TensorSpec` calls one of strings.
+
+    Raises:
+        HybridgeError: `input-dtype` for one that the protocol does not have, such as complex numbers.
+    """
+    if isinstance(dtype, np.dtype) and dtype in _DATATYPES:
+        return _DATATYPES[dtype]
+    if dtype == "string":
+        return "BYTES"
+    known = np.dtype(dtype)
+    if known.kind in _STRING_KINDS:
+        return "BYTES"
+    try:
+        return _DATATYPES[known.newbyteorder("=")]
+    except KeyError:
+        raise HybridgeError(
+            ErrorCode.INPUT_DTYPE,
+            "tensor for the Open Inference Protocol",
+            received=str(known),
+            expected=f"one of {', '.join(map(str, _DATATYPES))} or strings",
+            fix="cast it with .astype",
+        ) from None
+
+
+def wire_shape(shape: Sequence[int | str]) -> list[int]:
+    """A shape as metadata has it: -1 for a dimension that may vary."""
+    return [-1 if isinstance(size, str) else size for size in shape]
+
+
+def encode_request(
+    model: str, inputs: Mapping[str, Array], *, version: str = "", outputs: Iterable[str] = ()
+) -> ModelInferRequest:
+    """A request with raw contents.
+
+    Args:
+        model: Name of the model to ask.
+        inputs: Its inputs by name.
+        version: Its version, or empty for the server to choose.
+        outputs: Names of the outputs to send back, or none for all.
+
+    Raises:
+        HybridgeError: `input-dtype` for an array that cannot be sent.
+    """
+    request = ModelInferRequest(model_name=model, model_version=version)
+    for name, array in inputs.items():
+        request.inputs.add(name=name, datatype=datatype(array.dtype), shape=array.shape)
+        request.raw_input_contents.append(_raw(name, array))
+    for name in outputs:
+        request.outputs.add(name=name)
+    return request
+
+
+def encode_response(
+    model: str, outputs: Mapping[str, Array], *, version: str = "", request_id: str = ""
+) -> ModelInferResponse:
+    """A response with raw contents, in the order of `outputs`.
+
+    Raises:
+        HybridgeError: `input-dtype` for an array that cannot be sent.
+    """
+    response = ModelInferResponse(model_name=model, model_version=version, id=request_id)
+    for name, array in outputs.items():
+        response.outputs.add(name=name, datatype=datatype(array.dtype), shape=array.shape)
+        response.raw_output_contents.append(_raw(name, array))
+    return response
+
+
+def decode_request(request: ModelInferRequest) -> dict[str, Array]:
+    """The input arrays of a request, by name; strings as object arrays of bytes.
+
+    The arrays are views of the message and cannot be written to.
+
+    Raises:
+        HybridgeError: `input-dtype`, `input-shape` or `input-invalid` for what does not follow the specification.
+    """
+    return _decode("input", request.inputs, request.raw_input_contents)
+
+
+def decode_response(response: ModelInferResponse) -> dict[str, Array]:
+    """The output arrays of a response, by name; as `decode_request`."""
+    return _decode("output", response.outputs, response.raw_output_contents)
+
+
+def _decode(kind: str, tensors: Sequence[_Tensor], raw: Sequence[bytes]) -> dict[str, Array]:
+    if raw and len(raw) != len(tensors):
+        raise _invalid(
+            f"raw contents of {len(tensors)} {kind}s",
+            f"{len(raw)} entries",
+            "one entry for each tensor, in order",
+        )
+    arrays: dict[str, Array] = {}
+    for index, tensor in enumerate(tensors):
+        what = f"{kind} '{tensor.name}'"
+        if tensor.name in arrays:
+            raise _invalid(what, "two tensors of this name", "one")
+        if raw and tensor.HasField("contents"):
+            raise _invalid(what, "contents beside raw contents", "one of the two")
+        shape = tuple(tensor.shape)
+        count = _element_count(what, tensor, shape)
+        flat = (
+            _from_raw(what, tensor.datatype, count, raw[index]) if raw else _from_typed(what, tensor, count)
+        )
+        arrays[tensor.name] = flat.reshape(shape)
+    return arrays
+
+
+def _element_count(what: str, tensor: _Tensor, shape: tuple[int, ...]) -> int:
+    if tensor.datatype not in _FIXED_SIZE and tensor.datatype != "BYTES":
+        raise HybridgeError(
+            ErrorCode.INPUT_DTYPE,
+            what,
+            received=f"datatype '{tensor.datatype[:32]}'",
+            expected=f"one of {', '.join(_FIXED_SIZE)} or BYTES",
+        )
+    # An empty tensor has no bytes to hold its other dimensions to: those are held to what NumPy can count.
+    count, bound = 1, 1
+    for size in shape:
+        count *= size
+        bound *= size or 1
+        if size < 0 or bound > _MAX_ELEMENTS:
+            break
+    else:
+        if len(shape) <= _MAX_RANK:
+            return count
+    raise HybridgeError(
+        ErrorCode.INPUT_SHAPE,
+        what,
+        received=f"shape {shape[: _MAX_RANK + 1]}",
+        expected=f"at most {_MAX_RANK} dimensions, none negative, and at most {_MAX_ELEMENTS} elements",
+    )
+
+
+def _from_raw(what: str, name: str, count: int, content: bytes) -> Array:
+    if name == "BYTES":
+        return _strings(_split(what, count, content))
+    dtype, _ = _FIXED_SIZE[name]
+    if len(content) != count * dtype.itemsize:
+        raise _invalid(
+            what, f"{len(content)} bytes", f"{count * dtype.itemsize} bytes for {count} elements of {name}"
+        )
+    array: Array = np.frombuffer(content, dtype)
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
+def _from_typed(what: str, tensor: _Tensor, count: int) -> Array:
+    if tensor.datatype == "BYTES":
+        wanted: str | None = "bytes_contents"
+    else:
+        dtype, wanted = _FIXED_SIZE[tensor.datatype]
+    filled = [field.name for field, _ in tensor.contents.ListFields()]
+    if filled and filled != [wanted]:
+        raise _invalid(
+            what,
+            f"{' and '.join(filled)} for {tensor.datatype}",
+            wanted or "raw contents, the only ones that a 16-bit float has",
+        )
+    values = getattr(tensor.contents, wanted) if wanted else ()
+    if len(values) != count:
+        raise _invalid(what, f"{len(values)} elements", f"{count} elements for shape {tuple(tensor.shape)}")
+    if tensor.datatype == "BYTES":
+        return _strings(list(values))
+    native = dtype.newbyteorder("=")
+    if wanted not in ("int_contents", "uint_contents"):
+        return np.array(values, native)
+    # The field is wider than the smaller types.
+    wide = np.array(values, np.int64)
+    limits = np.iinfo(native.name)
+    if count and (wide.min() < limits.min or wide.max() > limits.max):
+        raise _invalid(
+            what, f"values from {wide.min()} to {wide.max()}", f"values that {tensor.datatype} can hold"
+        )
+    return wide.astype(native)
+
+
+def _raw(name: str, array: Array) -> bytes:
+    if array.dtype.kind in _STRING_KINDS:
+        return b"".join(_length_prefixed(name, element) for element in array.ravel().tolist())
+    if array.dtype.byteorder in _BIG_ENDIAN:
+        array = array.astype(array.dtype.newbyteorder("<"))
+    # Row-major whatever the array's own order, and the only copy that is made here.
+    return array.tobytes()
+
+
+def _length_prefixed(name: str, element: object) -> bytes:
+    if isinstance(element, str):
+        element = element.encode()
+    if not isinstance(element, bytes):
+        raise HybridgeError(
+            ErrorCode.INPUT_DTYPE,
+            f"tensor '{name}'",
+            received=f"an array of objects with a {type(element).__name__}",
+            expected="numbers, or strings and bytes only",
+            fix="cast it with .astype",
+        )
+    return len(element).to_bytes(_LENGTH_BYTES, "little") + element
+
+
+def _split(what: str, count: int, content: bytes) -> list[bytes]:
+    elements: list[bytes] = []
+    start = 0
+    while start < len(content):
+        end = start + _LENGTH_BYTES + int.from_bytes(content[start : start + _LENGTH_BYTES], "little")
+        if start + _LENGTH_BYTES > len(content) or end > len(content):
+            raise _invalid(
+                what, f"an element that ends after {len(content)} bytes", "elements within the contents"
+            )
+        elements.append(content[start + _LENGTH_BYTES : end])
+        start = end
+    if len(elements) != count:
+        raise _invalid(what, f"{len(elements)} elements", f"{count}")
+    return elements
+
+
+def _strings(elements: list[bytes]) -> Array:
+    array: Array = np.empty(len(elements), object)
+    array[:] = elements
+    return array
+
+
+def _invalid(what: str, received: str, expected: str) -> HybridgeError:
+    return HybridgeError(ErrorCode.INPUT_INVALID, what, received=received, expected=expected)
