@@ -28,8 +28,10 @@ __all__ = ["demo"]
 def demo(out: Path, overwrite: bool) -> None:
     """Trains, converts, runs and falls back: handwritten digits with the cloud up, slow and gone."""
     from benchmarks.demo import run_demo
+    from convert import hide_native_logs
 
-    result = run_demo(out, overwrite=overwrite, say=say)
+    with hide_native_logs():
+        result = run_demo(out, overwrite=overwrite, say=say)
     emit(result.figures(), lambda: _text(result))
 
 

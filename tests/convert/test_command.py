@@ -1,0 +1,215 @@
+"""`hybridge convert`, as a person types it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runtime import Bundle
+from edge_runtime.command import main
+from tests.convert.conftest import Digits
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `hybridge convert` in an empty folder; returns the exit code and both outputs."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run_convert(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hybridge", "convert", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run_convert
+
+
+def here() -> list[str]:
+    return sorted(path.name for path in Path.cwd().iterdir())
+
+
+@pytest.mark.tensorflow
+def test_json_has_every_figure_and_the_bundle_is_the_one_it_names(run: Run, digits: Digits) -> None:
+    Path("labels.txt").write_text("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n")
+    code, out, err = run(
+        *(
+            digits.file,
+            "--recipe",
+            "int8",
+            "--representative",
+            digits.calibration,
+            "--eval",
+            digits.evaluation,
+        ),
+        *("--labels", "labels.txt", "--version", "1.2", "--format", "json"),
+    )
+    assert code == 0
+    result = json.loads(out)
+    bundle = Bundle.open("digits-1.2.edge")
+    assert result["output"] == "digits-1.2.edge"
+    assert result["digest"] == bundle.digest
+    assert result["size_bytes"] == len(bundle.model_content)
+    assert result["size_bytes"] < result["source_size_bytes"]
+    assert result["accuracy"]["source"] - result["accuracy"]["converted"] == pytest.approx(result["drop"])
+    assert result["drop"] < 0.01
+    assert result["parity"]["data"] == "user"
+    assert "CONV_2D" in result["operators"]
+    assert result["coverage"]["left_float"] == {}
+    assert bundle.manifest.labels[7] == "seven"
+    assert err.splitlines()[0] == "loading the source model"
+
+
+@pytest.mark.tensorflow
+def test_the_same_file_gives_the_same_bytes_in_another_process_and_only_progress_on_standard_error(
+    run: Run, digits: Digits
+) -> None:
+    options = ("--recipe", "int8", "--representative", str(digits.calibration), "--overwrite", "-o")
+    assert run(digits.file, *options, "first.edge")[0] == 0
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [
+        sys.executable,
+        "-c",
+        "from edge_runtime.command import main; main()",
+        "convert",
+        str(digits.file),
+    ]
+    other = subprocess.run(
+        [*command, *options, "second.edge"], capture_output=True, text=True, env=environment
+    )
+    assert other.returncode == 0, other.stderr
+    assert other.stderr.splitlines() == [
+        "loading the source model",
+        "reading data",
+        "converting with recipe int8",
+        "comparing it with the source",
+    ]
+    first, second = (
+        hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("first.edge", "second.edge")
+    )
+    assert first == second
+
+
+@pytest.mark.tensorflow
+def test_raw_images_are_prepared_as_the_file_says(run: Run, digits: Digits) -> None:
+    Path("steps.toml").write_text("""
+        [image]
+        shape = [8, 8]
+        dtype = "uint8"
+        steps = [
+            { operator = "scale", params = { factor = 0.0625 } },
+            { operator = "reshape", params = { shape = [1, 8, 8, 1] } },
+        ]
+    """)
+    np.savez("raw.npz", image=(digits.test[..., 0] * 16).astype(np.uint8), label=digits.test_labels)
+    code, out, _ = run(
+        *(
+            digits.file,
+            "--preprocessing",
+            "steps.toml",
+            "--eval",
+            "raw.npz",
+            "--format",
+            "json",
+            "--output",
+            "raw.edge",
+        )
+    )
+    assert code == 0
+    assert json.loads(out)["accuracy"]["converted"] > 0.9
+    assert Bundle.open("raw.edge").manifest.preprocessing[0].takes.dtype == "uint8"
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros((2, 8, 8, 1), np.float32)}, "arrays named x"),
+        ({"image": np.zeros((2, 8, 8), np.float32)}, "shape (2, 8, 8)"),
+        ({"image": np.full((2, 8, 8, 1), np.nan, np.float32)}, "not finite"),
+        ({"image": np.zeros((0, 8, 8, 1), np.float32)}, "no samples"),
+    ],
+)
+def test_data_that_does_not_fit_writes_nothing(
+    run: Run, digits: Digits, tmp_path: Path, arrays: dict[str, Any], said: str
+) -> None:
+    np.savez(tmp_path / "bad.npz", **arrays)
+    code, out, err = run(digits.file, "--recipe", "int8", "--representative", tmp_path / "bad.npz")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "[data-invalid]" in err
+    assert here() == []
+
+
+@pytest.mark.tensorflow
+def test_int8_without_data_and_parity_out_of_bounds_write_nothing(run: Run, digits: Digits) -> None:
+    code, out, err = run(digits.file, "--recipe", "int8", "--format", "json")
+    assert code == 2
+    assert json.loads(out)["error"]["code"] == "data-invalid"
+    assert "--representative" in err
+    code, _, err = run(digits.file, "--recipe", "dynamic-int8", "--min-snr-db", "120")
+    assert code == 10
+    assert "[parity-failed]" in err
+    assert here() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "exit_code", "said"),
+    [
+        (None, (), 3, "[file-not-found]"),
+        (b"no model", (), 2, "[source-invalid]"),
+        (b"PK\x03\x04" + bytes(500), (), 2, "[source-invalid]"),
+        (b"no model", ("--recipe", "int9"), 2, "[recipe-unknown]"),
+        (b"no model", ("--output", "none/model.edge"), 6, "[file-unwritable]"),
+        (b"no model", ("--labels", "none.txt"), 3, "[file-not-found]"),
+        (b"no model", ("--batch-size", "0"), 2, "[usage]"),
+        (b"no model", ("--name", "a/b"), 6, "[file-unwritable]"),
+        (b"no model", ("--version", " "), 2, "[usage]"),
+    ],
+)
+def test_what_is_wrong_before_any_work_is_said_at_once_and_writes_nothing(
+    run: Run, tmp_path: Path, content: bytes | None, arguments: tuple[str, ...], exit_code: int, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "model.keras").write_bytes(content)
+    code, out, err = run(tmp_path / "model.keras", *arguments)
+    assert (code, out) == (exit_code, "")
+    assert said in err
+    assert here() == []
+
+
+def test_an_output_that_exists_is_kept_and_refused_before_the_source_is_read(run: Run) -> None:
+    Path("model-1.edge").write_text("mine")
+    code, _, err = run("model.keras")
+    assert code == 4
+    assert "[file-exists]" in err
+    assert Path("model-1.edge").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text", ["[image", "[image]\nshape = [8]\n", "[image]\nshape=[8]\ndtype='u'\nsteps=[]\nx=1"]
+)
+def test_preprocessing_that_is_no_toml_of_steps_is_refused(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "steps.toml").write_text(text)
+    code, _, err = run("model.keras", "--preprocessing", tmp_path / "steps.toml")
+    assert code == 2
+    assert "[chain-invalid]" in err
+
+
+def test_the_package_imports_without_tensorflow() -> None:
+    check = (
+        "import sys, convert; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'onnx')))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
