@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from benchmarks.demo.digits import FULL_SCALE, Digits, Samples, load_digits
 from benchmarks.demo.networks import train_large, train_small
@@ -89,6 +91,7 @@ def run_demo(out: Path, *, overwrite: bool, say: Say) -> DemoResult:
         "cloud": out / f"{_CLOUD}-{_VERSION}.edge",
         "report": out / "report.html",
         "figures": out / "figures.json",
+        "unsure": out / "unsure.npy",
     }
     out.mkdir(parents=True, exist_ok=True)
     for path in files.values():
@@ -114,6 +117,7 @@ def run_demo(out: Path, *, overwrite: bool, say: Say) -> DemoResult:
     write_file(files["report"], page.encode(), overwrite=overwrite)
     named = {what: str(path) for what, path in files.items()}
     result = DemoResult(scenarios, bundle_bytes, named, time.monotonic() - started)
+    write_file(files["unsure"], _unsure_image(scenarios[0], digits.test), overwrite=overwrite)
     encoded = msgspec.json.format(msgspec.json.encode(result.figures()), indent=2)
     write_file(files["figures"], encoded + b"\n", overwrite=overwrite)
     return result
@@ -191,6 +195,16 @@ def _run_scenarios(
     endpoint.kill()
     offline = run("offline", endpoint.port, len(test))
     return online, slow, offline
+
+
+def _unsure_image(online: Scenario, samples: Samples) -> bytes:
+    """An image to try by hand, as an `.npy` file: one that the cloud corrected, or else the least sure."""
+    wrong = online.device.digits != online.labels
+    corrected = wrong & (online.hybrid.digits == online.labels)
+    index = int(np.argmin(np.where(corrected, online.device.confidences, 2.0 + online.device.confidences)))
+    buffer = io.BytesIO()
+    np.save(buffer, samples.images[index])
+    return buffer.getvalue()
 
 
 def _facts(bundle: Bundle, size: int) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from cloud_fallback import EndpointProcess
 from edge_runtime import Bundle
 from tests.command import Result, hybridge
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +76,21 @@ def test_its_files_hold_what_it_shows(shown: Result, out: Path) -> None:
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
     assert "<script" not in page
     assert f"{shown.json['accuracy']['hybrid']:.1%}" in page
+
+
+def test_the_readme_works_on_what_it_made(shown: Result, out: Path, tmp_path: Path) -> None:
+    assert shown.exit_code == 0
+    (tmp_path / "demo-out").symlink_to(out)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    with EndpointProcess([out / "digits-large-1.0.edge"]) as endpoint:
+        for block in blocks:
+            script = block.replace("127.0.0.1:8001", endpoint.address)
+            run = subprocess.run(
+                [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+            )
+            assert run.returncode == 0, run.stderr
+            assert "cloud unsure" in run.stdout
 
 
 def test_nothing_runs_on_after_it(shown: Result, out: Path) -> None:
