@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file, write_file
@@ -29,8 +28,7 @@ _COMMENT = b"hybridge bundle sha256:"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(Struct, frozen=True, eq=False):
     """A verified manifest and the files it lists, held in memory.
 
     Make one with `create`, `open` or `from_bytes`; each leaves only bundles whose every byte was checked.
@@ -111,6 +109,8 @@ class Bundle:
 
     def to_bytes(self) -> bytes:
         """The archive; the same manifest and files give the same bytes."""
+        import zipfile  # not at the top: with what it imports itself, a tenth of this package's start-up
+
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
             for path, content in [(_MANIFEST, self.manifest.to_json()), *sorted(self.files.items())]:
@@ -135,6 +135,8 @@ class Bundle:
 
 
 def _read_archive(content: bytes, name: str) -> tuple[dict[str, bytes], bytes]:
+    import zipfile
+
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members: dict[str, bytes] = {}

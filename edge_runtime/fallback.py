@@ -7,8 +7,9 @@ that takes the URL and keyword options and returns a `Fallback`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.model import Array
@@ -19,8 +20,7 @@ __all__ = ["Answer", "Fallback", "Query", "open_fallback"]
 _GROUP = "hybridge.fallbacks"
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True, eq=False):
     """What a stage knows when it may ask elsewhere.
 
     Attributes:
@@ -40,14 +40,13 @@ class Query:
     deadline: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, eq=False):
     """What came of a query: `outputs` from elsewhere, or None to keep the device's own."""
 
     outputs: Mapping[str, Array] | None
     source: Source
     reason: Reason
-    detail: str = field(default="")
+    detail: str = ""
 
     @classmethod
     def keep(cls, reason: Reason, detail: str = "") -> Answer:

@@ -6,10 +6,10 @@ Everything else in hybridge sees `load_interpreter` and the `Interpreter` protoc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.manifest import Quantization, Signature, TensorSpec
@@ -52,8 +52,7 @@ class Interpreter(Protocol):
     def tensor(self, tensor_index: int) -> Callable[[], np.ndarray[Any, Any]]: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True, eq=False):
     """A tensor's description, and where the interpreter keeps it."""
 
     spec: TensorSpec

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from edge_runtime.model import Array
 
@@ -34,8 +35,7 @@ class Reason(StrEnum):
     FALLBACK_FAILED = "fallback-failed"
 
 
-@dataclass(frozen=True, slots=True)
-class StageTrace:
+class StageTrace(Struct, frozen=True, eq=False):
     """What one stage did: how long it took, how sure it was, and where its answer came from.
 
     Attributes:
@@ -62,8 +62,7 @@ class StageTrace:
         return self.device_ms + self.fallback_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True, eq=False):
     """The answer of a chain to one input.
 
     Attributes:
@@ -82,7 +81,7 @@ class Prediction:
     source: Source = Source.DEVICE
     reason: Reason = Reason.NO_FALLBACK
     detail: str = ""
-    stages: tuple[StageTrace, ...] = field(default=())
+    stages: tuple[StageTrace, ...] = ()
 
     @property
     def total_ms(self) -> float:

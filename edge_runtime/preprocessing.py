@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.manifest import RawInput
@@ -16,8 +16,7 @@ from edge_runtime.operators import Operator, find_operator
 __all__ = ["Preprocessor"]
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(Struct, frozen=True, eq=False):
     operator: Operator
     params: Mapping[str, Any]
 

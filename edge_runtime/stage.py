@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from edge_runtime.confidence import Scorer
 from edge_runtime.errors import ErrorCode, HybridgeError
@@ -19,8 +19,6 @@ from edge_runtime.preprocessing import Preprocessor
 
 __all__ = ["Stage", "StageResult"]
 
-_log = logging.getLogger(__name__)
-
 
 class _ChainLike(Protocol):
     """What a stage needs of a nested chain."""
@@ -32,8 +30,7 @@ class _ChainLike(Protocol):
     def run(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Prediction: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StageResult:
+class StageResult(Struct, frozen=True, eq=False):
     """Outputs of a stage under its own names, with what a prediction needs to know of it."""
 
     outputs: Mapping[str, Array]
@@ -41,8 +38,7 @@ class StageResult:
     label: str | None = None
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(Struct, frozen=True, eq=False):
     """One step of a chain. Make one with `from_model`, `from_operator` or `from_chain`.
 
     Attributes:
@@ -56,7 +52,7 @@ class Stage:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     step: _Step
-    fallback: Fallback | None = field(default=None)
+    fallback: Fallback | None = None
 
     @classmethod
     def from_model(
@@ -253,7 +249,9 @@ def _resolve(fallback: Fallback, query: Query) -> Answer:
         answer = fallback.resolve(query)
     except Exception as error:
         # Whatever is wrong with a fallback, the device has an answer, and an answer is what it is there for.
-        _log.warning("fallback of stage '%s' failed", query.stage, exc_info=True)
+        import logging
+
+        logging.getLogger(__name__).warning("fallback of stage '%s' failed", query.stage, exc_info=True)
         return Answer.keep(Reason.FALLBACK_FAILED, f"{type(error).__name__}: {error}")
     if answer.outputs is not None and answer.outputs.keys() != query.outputs.keys():
         return Answer.keep(
