@@ -6,8 +6,9 @@ Example:
     >>> conversion.save("digits-1.edge")
 """
 
-from convert.conversion import Conversion, convert
+from convert.conversion import Conversion, convert, default_name
 from convert.data import Dataset, load_dataset
+from convert.keras_source import KerasSource
 from convert.native_logs import hide_native_logs
 from convert.preprocessing_file import load_preprocessing
 from convert.quantization import Coverage
@@ -18,11 +19,13 @@ __all__ = [
     "Conversion",
     "Coverage",
     "Dataset",
+    "KerasSource",
     "ParityBounds",
     "Precision",
     "Recipe",
     "Source",
     "convert",
+    "default_name",
     "find_recipe",
     "hide_native_logs",
     "load_dataset",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_a_functional_model_with_layers_for_activations_and_a_frozen_one_trains_
         (3,),
         (6, 3),
     ]
+
+
+def test_a_model_from_a_file_trains_as_in_tensorflow(keras: Any, model: Any, tmp_path: Path) -> None:
+    functional = keras.Model(model.inputs, model.outputs, name="functional")
+    for saved in (model, functional):
+        saved.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        verify_trainable(loaded, make_trainable(loaded, batch_size=8))
 
 
 def test_a_batch_that_is_not_full_counts_only_its_own_samples(
