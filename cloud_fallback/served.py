@@ -6,20 +6,20 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-import msgspec
 import numpy as np
 
 from cloud_fallback.tensors import datatype
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 from edge_runtime.files import read_file
-from edge_runtime.manifest import TensorSpec
 from edge_runtime.model import Array, Model
 from edge_runtime.preprocessing import Preprocessor
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["FORMATS", "OnnxModel", "ServedModel", "TfliteModel", "TimeLeft", "no_limit"]
 
@@ -240,7 +240,7 @@ class _Turns(Generic[_Turn]):
 def _real(spec: TensorSpec) -> TensorSpec:
     if spec.quantization is None:
         return spec
-    return msgspec.structs.replace(spec, dtype="float32", quantization=None)
+    return replace(spec, dtype="float32", quantization=None)
 
 
 def _check_servable(model: ServedModel) -> None:

@@ -28,7 +28,7 @@ from cloud_fallback.statuses import abort
 from cloud_fallback.tensors import datatype, decode_request, encode_response, wire_shape
 from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError, Kind
-from edge_runtime.manifest import TensorSpec
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["InferenceServicer"]
 

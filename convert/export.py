@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
-
-import msgspec
 
 from convert.flatbuffer import in_order
 from convert.libraries import load_library
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.manifest import TensorSpec
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["SIGNATURE_KEY", "export_keras", "pinned"]
 
@@ -72,7 +71,7 @@ def _pinned(spec: TensorSpec, batch_size: int, name: str) -> TensorSpec:
             expected=f"a first dimension that is the batch, of size {batch_size}",
             fix="convert it with the batch size that it has (--batch-size)",
         )
-    return msgspec.structs.replace(spec, shape=(batch_size, *spec.shape[1:]))
+    return replace(spec, shape=(batch_size, *spec.shape[1:]))
 
 
 def export_keras(

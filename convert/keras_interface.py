@@ -9,7 +9,7 @@ from typing import Any
 
 from convert.libraries import load_library
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.manifest import TensorSpec
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["Interface", "find_interface"]
 

@@ -20,7 +20,8 @@ from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
-from edge_runtime.manifest import PreprocessingStep, RawInput, TensorSpec
+from edge_runtime.manifest import PreprocessingStep, RawInput
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["load_preprocessing"]
 

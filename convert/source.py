@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.manifest import TensorSpec
 from edge_runtime.model import Array
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["Source", "open_source"]
 

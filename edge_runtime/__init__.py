@@ -1,6 +1,7 @@
 """The runtime on the device: bundles, models, chains, operators and confidence, with no TensorFlow.
 
-Importing this package loads NumPy, the TFLite interpreter and msgspec, and nothing else of weight.
+What is used is loaded when it is first asked for; all of it together loads NumPy, the TFLite interpreter and msgspec,
+and nothing else of weight.
 
 Example:
     >>> from edge_runtime import Chain
@@ -10,18 +11,22 @@ Example:
     ('7', 0.98, <Source.DEVICE: 'device'>)
 """
 
-from edge_runtime.bundle import Bundle
-from edge_runtime.chain import Chain
-from edge_runtime.chain_file import load_chain
-from edge_runtime.confidence import SCORES, Scorer
-from edge_runtime.errors import ErrorCode, HybridgeError, Kind
-from edge_runtime.fallback import Answer, Fallback, Query, open_fallback
-from edge_runtime.manifest import Confidence, Manifest, TensorSpec
-from edge_runtime.model import Model
-from edge_runtime.operators import operator
-from edge_runtime.prediction import Prediction, Reason, Source, StageTrace
-from edge_runtime.preprocessing import Preprocessor
-from edge_runtime.stage import Stage
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.chain import Chain
+    from edge_runtime.chain_file import load_chain
+    from edge_runtime.confidence import SCORES, Scorer
+    from edge_runtime.errors import ErrorCode, HybridgeError, Kind
+    from edge_runtime.fallback import Answer, Fallback, Query, open_fallback
+    from edge_runtime.manifest import Confidence, Manifest
+    from edge_runtime.model import Model
+    from edge_runtime.operators import operator
+    from edge_runtime.prediction import Prediction, Reason, Source, StageTrace
+    from edge_runtime.preprocessing import Preprocessor
+    from edge_runtime.stage import Stage
+    from edge_runtime.tensor_spec import TensorSpec
 
 __version__ = "0.1.0"
 
@@ -51,3 +56,44 @@ __all__ = [
     "open_fallback",
     "operator",
 ]
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Chain": "chain",
+    "load_chain": "chain_file",
+    "SCORES": "confidence",
+    "Scorer": "confidence",
+    "ErrorCode": "errors",
+    "HybridgeError": "errors",
+    "Kind": "errors",
+    "Answer": "fallback",
+    "Fallback": "fallback",
+    "Query": "fallback",
+    "open_fallback": "fallback",
+    "Confidence": "manifest",
+    "Manifest": "manifest",
+    "Model": "model",
+    "operator": "operators",
+    "Prediction": "prediction",
+    "Reason": "prediction",
+    "Source": "prediction",
+    "StageTrace": "prediction",
+    "Preprocessor": "preprocessing",
+    "Stage": "stage",
+    "TensorSpec": "tensor_spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: `hybridge --version` or a process that only needs the errors does not wait for NumPy.
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file, write_file
@@ -28,7 +28,8 @@ _COMMENT = b"hybridge bundle sha256:"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-class Bundle(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Bundle:
     """A verified manifest and the files it lists, held in memory.
 
     Make one with `create`, `open` or `from_bytes`; each leaves only bundles whose every byte was checked.

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from os import PathLike
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Fallback
-from edge_runtime.manifest import Confidence
 from edge_runtime.model import Array, Inputs, Model
 from edge_runtime.prediction import Prediction, StageTrace
 from edge_runtime.stage import Stage
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.manifest import Confidence
 
 __all__ = ["Chain"]
 

@@ -8,12 +8,15 @@ Gimpel ("A Baseline for Detecting Misclassified and Out-of-Distribution Examples
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.manifest import Confidence
 from edge_runtime.model import Array
+
+if TYPE_CHECKING:
+    from edge_runtime.manifest import Confidence
 
 __all__ = ["SCORES", "Scorer", "probabilities"]
 

@@ -7,9 +7,8 @@ that takes the URL and keyword options and returns a `Fallback`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
-
-from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.model import Array
@@ -20,7 +19,8 @@ __all__ = ["Answer", "Fallback", "Query", "open_fallback"]
 _GROUP = "hybridge.fallbacks"
 
 
-class Query(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Query:
     """What a stage knows when it may ask elsewhere.
 
     Attributes:
@@ -40,7 +40,8 @@ class Query(Struct, frozen=True, eq=False):
     deadline: float | None = None
 
 
-class Answer(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Answer:
     """What came of a query: `outputs` from elsewhere, or None to keep the device's own."""
 
     outputs: Mapping[str, Array] | None

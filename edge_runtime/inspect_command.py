@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from edge_runtime.console import emit, format_option, table
-from edge_runtime.manifest import TensorSpec
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["inspect"]
 

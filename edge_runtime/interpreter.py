@@ -6,13 +6,13 @@ Everything else in hybridge sees `load_interpreter` and the `Interpreter` protoc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.manifest import Quantization, Signature, TensorSpec
+from edge_runtime.tensor_spec import Quantization, TensorSpec
 
 try:
     from ai_edge_litert.interpreter import Interpreter as _Interpreter
@@ -23,6 +23,9 @@ except ModuleNotFoundError:
     from tflite_runtime.interpreter import Interpreter as _Interpreter
 
     _DISTRIBUTION = "tflite-runtime"
+
+if TYPE_CHECKING:
+    from edge_runtime.manifest import Signature
 
 __all__ = [
     "Interpreter",
@@ -52,7 +55,8 @@ class Interpreter(Protocol):
     def tensor(self, tensor_index: int) -> Callable[[], np.ndarray[Any, Any]]: ...  # noqa: D102
 
 
-class Tensor(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Tensor:
     """A tensor's description, and where the interpreter keeps it."""
 
     spec: TensorSpec
@@ -136,6 +140,8 @@ def signature_tensors(interpreter: Interpreter) -> tuple[str, tuple[Tensor, ...]
 
 def signatures(interpreter: Interpreter) -> dict[str, Signature]:
     """Every signature of a model by key, for showing; a model without any has one with the key ``""``."""
+    from edge_runtime.manifest import Signature
+
     keys = interpreter.get_signature_list()
     if len(keys) < 2:
         key, inputs, outputs = signature_tensors(interpreter)

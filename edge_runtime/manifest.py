@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -27,12 +28,10 @@ __all__ = [
     "Metrics",
     "Parity",
     "PreprocessingStep",
-    "Quantization",
     "RawInput",
     "Requirements",
     "Signature",
     "Size",
-    "TensorSpec",
 ]
 
 SCHEMA_VERSION = 1
@@ -40,37 +39,6 @@ SCHEMA_VERSION = 1
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-
-
-class Quantization(Struct, frozen=True, omit_defaults=True):
-    """Affine quantisation, ``real = scale * (q - zero_point)`` (TFLite quantization specification).
-
-    One scale and zero point for a tensor quantised as a whole, one per slice of `axis` otherwise.
-    """
-
-    scale: tuple[float, ...]
-    zero_point: tuple[int, ...]
-    axis: int | None = None
-
-
-class TensorSpec(Struct, frozen=True, omit_defaults=True):
-    """Name, shape and type of a tensor; a string in `shape` names a dimension that may vary."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-    quantization: Quantization | None = None
-
-    @property
-    def is_dynamic(self) -> bool:
-        """Whether any dimension may vary."""
-        return any(isinstance(size, str) for size in self.shape)
-
-    def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of `shape` fits."""
-        return len(shape) == len(self.shape) and all(
-            isinstance(want, str) or want == got for want, got in zip(self.shape, shape, strict=True)
-        )
 
 
 class Signature(Struct, frozen=True, omit_defaults=True):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
 from edge_runtime.interpreter import Interpreter, Tensor, load_interpreter, signature_tensors
-from edge_runtime.manifest import Quantization, TensorSpec
+from edge_runtime.tensor_spec import Quantization, TensorSpec
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
 
 __all__ = ["Array", "Inputs", "Model"]
 
@@ -264,10 +266,13 @@ def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
 def _open(source: Bundle | bytes | str | PathLike[str]) -> tuple[Bundle | None, str, bytes]:
     if isinstance(source, bytes | bytearray):
         return None, "model", bytes(source)
-    if isinstance(source, Bundle):
-        return source, source.manifest.name, source.model_content
-    path = Path(fspath(source))
-    if path.suffix == ".edge":
-        bundle = Bundle.open(path)
-        return bundle, bundle.manifest.name, bundle.model_content
-    return None, path.stem, read_file(path)
+    if isinstance(source, str | PathLike):
+        path = fspath(source)
+        name, suffix = os.path.splitext(os.path.basename(path))
+        if suffix != ".edge":
+            return None, name, read_file(path)
+        # What reads manifests is loaded with the first bundle; a bare model needs none of it.
+        from edge_runtime.bundle import Bundle
+
+        source = Bundle.open(path)
+    return source, source.manifest.name, source.model_content

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-
-from msgspec import Struct
 
 from edge_runtime.model import Array
 
@@ -35,7 +34,8 @@ class Reason(StrEnum):
     FALLBACK_FAILED = "fallback-failed"
 
 
-class StageTrace(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class StageTrace:
     """What one stage did: how long it took, how sure it was, and where its answer came from.
 
     Attributes:
@@ -62,7 +62,8 @@ class StageTrace(Struct, frozen=True, eq=False):
         return self.device_ms + self.fallback_ms
 
 
-class Prediction(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Prediction:
     """The answer of a chain to one input.
 
     Attributes:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.manifest import RawInput
 from edge_runtime.model import Array
 from edge_runtime.operators import Operator, find_operator
+
+if TYPE_CHECKING:
+    from edge_runtime.manifest import RawInput
 
 __all__ = ["Preprocessor"]
 
 
-class _Step(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class _Step:
     operator: Operator
     params: Mapping[str, Any]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
-
-from msgspec import Struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_runtime.confidence import Scorer
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Fallback, Query
-from edge_runtime.manifest import Confidence, TensorSpec
 from edge_runtime.model import Array, Model
 from edge_runtime.operators import find_operator
 from edge_runtime.prediction import Prediction, Reason, StageTrace
 from edge_runtime.preprocessing import Preprocessor
+from edge_runtime.tensor_spec import TensorSpec
+
+if TYPE_CHECKING:
+    from edge_runtime.manifest import Confidence
 
 __all__ = ["Stage", "StageResult"]
 
@@ -30,7 +32,8 @@ class _ChainLike(Protocol):
     def run(self, inputs: Mapping[str, Array], *, deadline_s: float | None = None) -> Prediction: ...
 
 
-class StageResult(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class StageResult:
     """Outputs of a stage under its own names, with what a prediction needs to know of it."""
 
     outputs: Mapping[str, Array]
@@ -38,7 +41,8 @@ class StageResult(Struct, frozen=True, eq=False):
     label: str | None = None
 
 
-class Stage(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Stage:
     """One step of a chain. Make one with `from_model`, `from_operator` or `from_chain`.
 
     Attributes:

@@ -11,7 +11,8 @@ import pytest
 
 from edge_runtime import Bundle, Confidence, Manifest
 from edge_runtime.interpreter import load_interpreter, signatures
-from edge_runtime.manifest import SCHEMA_VERSION, PreprocessingStep, RawInput, TensorSpec
+from edge_runtime.manifest import SCHEMA_VERSION, PreprocessingStep, RawInput
+from edge_runtime.tensor_spec import TensorSpec
 
 # Before anything imports TensorFlow: its C++ log would drown the test's own output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

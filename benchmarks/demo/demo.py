@@ -20,7 +20,8 @@ from benchmarks.demo.slow_link import SlowLink
 from cloud_fallback import EndpointProcess, choose, sweep, thin
 from edge_runtime import Bundle, Confidence
 from edge_runtime.files import check_writable, write_file
-from edge_runtime.manifest import PreprocessingStep, RawInput, TensorSpec
+from edge_runtime.manifest import PreprocessingStep, RawInput
+from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["DemoResult", "run_demo"]
 

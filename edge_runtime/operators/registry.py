@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.model import Array
@@ -20,7 +20,8 @@ _BUILTIN = ("tensor", "image", "detection")
 _registered: dict[str, Operator] = {}
 
 
-class Operator(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Operator:
     """A function with the names of what it takes and gives.
 
     Attributes:

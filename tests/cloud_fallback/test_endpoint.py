@@ -28,7 +28,7 @@ from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceS
 from cloud_fallback.served import OnnxModel, TimeLeft, no_limit
 from cloud_fallback.tensors import decode_response, encode_request
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Model, __version__
-from edge_runtime.manifest import TensorSpec
+from edge_runtime.tensor_spec import TensorSpec
 from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS
 
 Array = np.ndarray[Any, Any]

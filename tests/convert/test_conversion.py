@@ -15,7 +15,8 @@ from convert.flatbuffer import operations
 from convert.quantization import quantize
 from convert.recipes import full_int8
 from edge_runtime import Bundle, Chain, Confidence, ErrorCode, HybridgeError, Model
-from edge_runtime.manifest import PreprocessingStep, RawInput, TensorSpec
+from edge_runtime.manifest import PreprocessingStep, RawInput
+from edge_runtime.tensor_spec import TensorSpec
 from tests.convert.conftest import Digits
 
 pytestmark = pytest.mark.tensorflow

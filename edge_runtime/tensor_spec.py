@@ -1,0 +1,40 @@
+"""What a tensor is: its name, shape, type and quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Quantization", "TensorSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Affine quantisation, ``real = scale * (q - zero_point)`` (TFLite quantization specification).
+
+    One scale and zero point for a tensor quantised as a whole, one per slice of `axis` otherwise.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, shape and type of a tensor; a string in `shape` names a dimension that may vary."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    quantization: Quantization | None = None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether any dimension may vary."""
+        return any(isinstance(size, str) for size in self.shape)
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of `shape` fits."""
+        return len(shape) == len(self.shape) and all(
+            isinstance(want, str) or want == got for want, got in zip(self.shape, shape, strict=True)
+        )
