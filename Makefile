@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/hybridge demo --out demo-out
+	$(BIN)/hybridge demo --out demo-out --overwrite
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -q
