@@ -72,7 +72,7 @@ def runtime_version() -> str:
 
 
 def load_interpreter(content: bytes, *, num_threads: int = 1, name: str = "model") -> Interpreter:
-    """An interpreter for a `.tflite` file's bytes, tensors allocated.
+    """An interpreter for a `.tflite` file's bytes, tensors allocated where their sizes are known.
 
     Args:
         content: The file's bytes. They must come from a verified bundle or a file that the user named.
@@ -93,7 +93,7 @@ def load_interpreter(content: bytes, *, num_threads: int = 1, name: str = "model
         )
     try:
         interpreter: Interpreter = _Interpreter(model_content=content, num_threads=num_threads)
-        interpreter.allocate_tensors()
+        _allocate(interpreter)
     except (ValueError, RuntimeError) as error:
         raise HybridgeError(
             ErrorCode.MODEL_INVALID,
@@ -103,6 +103,16 @@ def load_interpreter(content: bytes, *, num_threads: int = 1, name: str = "model
             fix="convert it again, with builtin operators only",
         ) from error
     return interpreter
+
+
+def _allocate(interpreter: Interpreter) -> None:
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError:
+        # A network of free height and width may be impossible at the size of one that stands for them; it is
+        # allocated when an input brings its size.
+        if not any(-1 in detail.get("shape_signature", ()) for detail in interpreter.get_input_details()):
+            raise
 
 
 def signature_tensors(interpreter: Interpreter) -> tuple[str, tuple[Tensor, ...], tuple[Tensor, ...]]:

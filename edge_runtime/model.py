@@ -69,6 +69,7 @@ class Model:
         self.outputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in outputs)
         self._writers = {tensor.spec.name: _InputSlot(self, self._interpreter, tensor) for tensor in inputs}
         self._readers = [_OutputSlot(self._interpreter, tensor, dequantize) for tensor in outputs]
+        self._output_names = {reader.name for reader in self._readers}
         self._lock = threading.Lock()
 
     def run(self, inputs: Inputs, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -83,29 +84,34 @@ class Model:
             An array for each name in `outputs`.
 
         Raises:
-            HybridgeError: `input-missing`, `input-unknown`, `input-shape`, `input-dtype` before anything runs;
-                `invoke-failed` when the interpreter gives up.
+            HybridgeError: `input-missing`, `input-unknown`, `input-shape`, `input-dtype`, `output-unknown` before
+                anything runs; `invoke-failed` when the interpreter gives up.
         """
         writers = self._writers
         named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {self._only_input(): inputs}
         if named.keys() != writers.keys():
             self._refuse_names(named)
+        # All inputs are checked before any changes the interpreter: a refused call leaves it as it was.
+        for name, array in named.items():
+            writers[name].check(array)
+        if out is not None and not out.keys() <= self._output_names:
+            self._refuse_outputs(out)
         with self._lock:
-            resized = False
-            for name, array in named.items():
-                resized |= writers[name].accept(array)
             try:
-                if resized:
+                resized = [writers[name].resize(array) for name, array in named.items()]
+                if any(resized):
                     self._interpreter.allocate_tensors()
                 for name, array in named.items():
                     writers[name].write(array)
                 self._interpreter.invoke()
             except (ValueError, RuntimeError) as error:
+                for writer in writers.values():
+                    writer.forget_size()
                 raise HybridgeError(
                     ErrorCode.INVOKE_FAILED,
                     f"model '{self.name}'",
                     received=str(error).strip(),
-                    fix="check that its inputs have values the model was made for",
+                    fix="check that its inputs have sizes and values the model was made for",
                 ) from error
             if out is None:
                 return {reader.name: reader.read() for reader in self._readers}
@@ -132,6 +138,14 @@ class Model:
             fix=f"add {', '.join(missing)}" if missing else "leave the others out",
         )
 
+    def _refuse_outputs(self, out: Mapping[str, Any]) -> None:
+        raise HybridgeError(
+            ErrorCode.OUTPUT_UNKNOWN,
+            f"arrays for outputs of model '{self.name}'",
+            received=", ".join(map(str, out)),
+            expected=f"names among {', '.join(sorted(self._output_names))}",
+        )
+
     def __repr__(self) -> str:
         return f"Model({self.name!r}, inputs={[spec.name for spec in self.inputs]})"
 
@@ -144,27 +158,36 @@ class _InputSlot:
         self.spec = tensor.spec
         self.index = tensor.index
         self.interpreter = interpreter
-        self.shape = tuple(int(size) for size in interpreter.tensor(self.index)().shape)
+        # A dimension that may vary has no size until an array brings one.
+        self.shape: tuple[int | str, ...] | None = None if self.spec.is_dynamic else self.spec.shape
         self.dtype = _numpy_dtype(self.spec)
         self.quantizer = _Quantizer(self.spec.quantization, self.dtype) if self.spec.quantization else None
 
-    def accept(self, array: Any) -> bool:
-        """Refuses an array that does not fit; returns whether the tensors must be allocated again for it."""
+    def check(self, array: Any) -> None:
+        """Refuses an array that does not fit."""
         if not isinstance(array, np.ndarray):
             raise self._refusal(ErrorCode.INPUT_DTYPE, type(array).__name__, "a NumPy array")
         if array.dtype != self.dtype and not (self.quantizer and array.dtype == np.float32):
             either = f"float32, or {self.dtype} already quantised" if self.quantizer else str(self.dtype)
             raise self._refusal(ErrorCode.INPUT_DTYPE, str(array.dtype), either, "cast it with .astype")
-        if array.shape == self.shape:
-            return False
-        if not self.spec.is_dynamic or not self.spec.admits(array.shape):
+        if array.shape != self.shape and not self.spec.admits(array.shape):
             expected = f"({', '.join(map(str, self.spec.shape))})"
             raise self._refusal(
                 ErrorCode.INPUT_SHAPE, f"shape {array.shape}", f"shape {expected}", "reshape it"
             )
+
+    def resize(self, array: Array) -> bool:
+        """Gives the tensor the size of a checked array; returns whether tensors must be allocated again for it."""
+        if array.shape == self.shape:
+            return False
         self.interpreter.resize_tensor_input(self.index, list(array.shape))
         self.shape = array.shape
         return True
+
+    def forget_size(self) -> None:
+        """After a failure: the next array brings its size again, so that tensors are allocated for it."""
+        if self.spec.is_dynamic:
+            self.shape = None
 
     def write(self, array: Array) -> None:
         """Copies an accepted array into the interpreter."""

@@ -22,7 +22,7 @@ LABELS = tuple(f"class-{index}" for index in range(10))
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `classifier`, `classifier-int8`, `arithmetic` and `any-batch`, each a `.tflite`."""
+    """A folder with `classifier`, `classifier-int8`, `arithmetic`, `any-batch` and `any-size`, each a `.tflite`."""
     from tests.models import make_models
 
     folder = tmp_path_factory.mktemp("models")

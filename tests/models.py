@@ -83,6 +83,18 @@ def _any_batch() -> bytes:
     return _converted(tf, module)
 
 
+def _any_size() -> bytes:
+    import tensorflow as tf
+
+    kernel = tf.constant(np.random.default_rng(5).normal(0, 0.5, (5, 5, 3, 2)).astype(np.float32))
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda photo: {"map": tf.nn.conv2d(photo, kernel, strides=1, padding="VALID")},
+        input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32, name="photo")],
+    )
+    return _converted(tf, module)
+
+
 def _converted(tf: Any, module: Any, configure: Callable[[Any], None] | None = None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
@@ -98,4 +110,5 @@ _MODELS: dict[str, Callable[[], bytes]] = {
     "classifier-int8": _classifier_int8,
     "arithmetic": _arithmetic,
     "any-batch": _any_batch,
+    "any-size": _any_size,
 }

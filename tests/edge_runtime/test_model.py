@@ -97,6 +97,9 @@ def test_given_arrays_are_filled_and_returned(models: Path, image: Array, name: 
     with pytest.raises(HybridgeError) as caught:
         model.run(image, out={"logits": np.empty((1, 9), np.float32)})
     assert caught.value.code is ErrorCode.INPUT_SHAPE
+    with pytest.raises(HybridgeError) as caught:
+        model.run(image, out={"logit": target})
+    assert caught.value.code is ErrorCode.OUTPUT_UNKNOWN
     np.testing.assert_array_equal(model.run(image)["logits"], expected)
 
 
@@ -107,6 +110,20 @@ def test_a_dynamic_dimension_follows_the_input(models: Path) -> None:
     for batch in (1, 7, 2, 7):
         x = np.random.default_rng(batch).random((batch, 3), dtype=np.float32)
         np.testing.assert_allclose(model.run(x)["y"], x @ weights, rtol=1e-5)
+
+
+def test_a_network_of_free_size_takes_any_that_it_can_compute(models: Path) -> None:
+    # Its kernel is five by five: at the one by one that stands for a free size it cannot even be allocated.
+    model = Model(models / "any-size.tflite")
+    assert model.inputs[0].shape == (1, "dim1", "dim2", 3)
+    for height, width in ((5, 9), (32, 16), (5, 9)):
+        photo = np.random.default_rng(height).random((1, height, width, 3), dtype=np.float32)
+        assert model.run(photo)["map"].shape == (1, height - 4, width - 4, 2)
+    for _ in range(2):
+        with pytest.raises(HybridgeError) as caught:
+            model.run(np.zeros((1, 3, 3, 3), np.float32))
+        assert caught.value.code is ErrorCode.INVOKE_FAILED
+    assert model.run(photo)["map"].shape == (1, 1, 5, 2)
 
 
 def test_arrays_that_are_not_contiguous_give_the_same(models: Path, image: Array) -> None:
