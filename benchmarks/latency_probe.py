@@ -16,7 +16,7 @@ from msgspec import Struct
 from benchmarks.timing import Timing, time_runs
 from edge_runtime import Chain, Model, TensorSpec
 from edge_runtime.interpreter import runtime_version
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Probe", "ProbeRequest"]
 

@@ -18,7 +18,7 @@ from edge_runtime import Model
 from edge_runtime.command import run_verb
 from edge_runtime.console import emit, format_option, table
 from edge_runtime.interpreter import load_interpreter
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["model_overhead"]
 

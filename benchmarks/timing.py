@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Timing", "paired_ratio", "time_runs"]
 

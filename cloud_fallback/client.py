@@ -17,8 +17,8 @@ from cloud_fallback.policy import Policy, ThresholdPolicy
 from cloud_fallback.tensors import decode_response, encode_request
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Query
-from edge_runtime.model import Array
 from edge_runtime.prediction import Reason, Source
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["CloudFallback"]
 

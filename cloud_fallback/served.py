@@ -17,9 +17,9 @@ from cloud_fallback.tensors import datatype
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 from edge_runtime.files import read_file
-from edge_runtime.model import Array, Model
+from edge_runtime.model import Model
 from edge_runtime.preprocessing import Preprocessor
-from edge_runtime.tensor_spec import TensorSpec
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["FORMATS", "OnnxModel", "ServedModel", "TfliteModel", "TimeLeft", "no_limit"]
 

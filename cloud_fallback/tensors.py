@@ -18,7 +18,7 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelInferResponse,
 )
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = [
     "datatype",

@@ -46,8 +46,9 @@ from edge_runtime.manifest import (
     Signature,
     Size,
 )
-from edge_runtime.model import Array, Model
+from edge_runtime.model import Model
 from edge_runtime.preprocessing import Preprocessor
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Conversion", "convert", "default_name"]
 

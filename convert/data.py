@@ -14,9 +14,8 @@ import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.manifest import RawInput
-from edge_runtime.model import Array
 from edge_runtime.preprocessing import Preprocessor
-from edge_runtime.tensor_spec import TensorSpec
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["LABEL", "DataSource", "Dataset", "generate", "load_dataset"]
 

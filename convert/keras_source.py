@@ -18,8 +18,7 @@ from convert.keras_interface import Interface, find_interface
 from convert.libraries import load_library
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
-from edge_runtime.model import Array
-from edge_runtime.tensor_spec import TensorSpec
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["KerasSource"]
 

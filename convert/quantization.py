@@ -16,7 +16,8 @@ from convert.flatbuffer import Operation, in_order, operations
 from convert.libraries import load_library
 from convert.recipes import Precision, Recipe
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.model import Array, Model
+from edge_runtime.model import Model
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Coverage", "coverage", "quantize"]
 

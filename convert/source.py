@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.model import Array
-from edge_runtime.tensor_spec import TensorSpec
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["Source", "open_source"]
 

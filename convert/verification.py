@@ -11,7 +11,8 @@ from convert.data import Dataset
 from convert.recipes import ParityBounds
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.manifest import Accuracy, Parity
-from edge_runtime.model import Array, Model
+from edge_runtime.model import Model
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["check_informative", "check_parity", "measure_accuracy", "measure_parity", "run_converted"]
 

@@ -34,6 +34,11 @@ class Bundle:
 
     Make one with `create`, `open` or `from_bytes`; each leaves only bundles whose every byte was checked.
 
+    Attributes:
+        manifest: The manifest, as far as this release knows its fields.
+        files: Content of every other member, by path.
+        manifest_json: The manifest's own bytes, which may have fields of a later release.
+
     Example:
         >>> bundle = Bundle.open("digits-1.0.edge")
         >>> bundle.manifest.labels[:3]
@@ -42,6 +47,7 @@ class Bundle:
 
     manifest: Manifest
     files: Mapping[str, bytes]
+    manifest_json: bytes
 
     @classmethod
     def create(cls, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -55,8 +61,9 @@ class Bundle:
             File(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
             for path, content in sorted(files.items())
         )
-        complete = Manifest.from_json(msgspec.structs.replace(manifest, files=listed).to_json())
-        return cls(complete, _verified(complete, dict(files)))
+        encoded = msgspec.structs.replace(manifest, files=listed).to_json()
+        complete = Manifest.from_json(encoded)
+        return cls(complete, _verified(complete, dict(files)), encoded)
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, digest: str | None = None) -> Bundle:
@@ -91,12 +98,12 @@ class Bundle:
                 fix="fetch the bundle that this digest belongs to",
             )
         manifest = Manifest.from_json(encoded)
-        return cls(manifest, _verified(manifest, members, name))
+        return cls(manifest, _verified(manifest, members, name), encoded)
 
     @property
     def digest(self) -> str:
         """SHA-256 of `manifest.json`, which itself holds the SHA-256 of every file: 64 hexadecimal digits."""
-        return hashlib.sha256(self.manifest.to_json()).hexdigest()
+        return hashlib.sha256(self.manifest_json).hexdigest()
 
     @property
     def model_content(self) -> bytes:
@@ -114,7 +121,7 @@ class Bundle:
 
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for path, content in [(_MANIFEST, self.manifest.to_json()), *sorted(self.files.items())]:
+            for path, content in [(_MANIFEST, self.manifest_json), *sorted(self.files.items())]:
                 member = zipfile.ZipInfo(path, _EPOCH)
                 member.create_system = 3  # the same on every platform
                 member.external_attr = 0o644 << 16
@@ -155,6 +162,8 @@ def _read_archive(content: bytes, name: str) -> tuple[dict[str, bytes], bytes]:
 
 def _verified(manifest: Manifest, files: dict[str, bytes], name: str = "bundle") -> dict[str, bytes]:
     listed = {file.path: file for file in manifest.files}
+    if _MANIFEST in listed:
+        raise _damaged(name, f"a manifest that lists '{_MANIFEST}', itself")
     if unlisted := sorted(files.keys() - listed.keys()):
         raise _damaged(name, f"files that the manifest does not list: {', '.join(unlisted)}")
     for path, file in listed.items():

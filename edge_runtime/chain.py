@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Fallback
-from edge_runtime.model import Array, Inputs, Model
+from edge_runtime.model import Inputs, Model
 from edge_runtime.prediction import Prediction, StageTrace
 from edge_runtime.stage import Stage
+from edge_runtime.tensor_spec import Array
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 if TYPE_CHECKING:
     from edge_runtime.manifest import Confidence

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.model import Array
 from edge_runtime.prediction import Reason, Source
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Answer", "Fallback", "Query", "open_fallback"]
 

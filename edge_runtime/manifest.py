@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
@@ -38,6 +39,7 @@ SCHEMA_VERSION = 1
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Release = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=32)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -164,7 +166,7 @@ class Requirements(Struct, frozen=True, omit_defaults=True):
     """What a device must have: the operators in the model, and the oldest hybridge that can read the bundle."""
 
     operators: tuple[str, ...] = ()
-    hybridge: str = "0.1"
+    hybridge: Release = "0.1"
 
 
 class File(Struct, frozen=True, omit_defaults=True):
@@ -207,20 +209,14 @@ class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
         """Reads and checks a manifest.
 
         Raises:
-            HybridgeError: `bundle-too-new` for a schema this runtime does not know, `bundle-invalid` for
-                content that does not follow the schema.
+            HybridgeError: `bundle-too-new` for a schema this runtime does not know, or a bundle that asks for a later
+                release; `bundle-invalid` for content that does not follow the schema.
         """
         try:
             version = msgspec.json.decode(content, type=_Versioned).schema_version
             if version > SCHEMA_VERSION:
-                raise HybridgeError(
-                    ErrorCode.BUNDLE_TOO_NEW,
-                    "manifest.json",
-                    received=f"schema version {version}",
-                    expected=f"at most {SCHEMA_VERSION}",
-                    fix="update hybridge on this device",
-                )
-            return msgspec.json.decode(content, type=cls)
+                raise _too_new(f"schema version {version}", f"at most {SCHEMA_VERSION}")
+            manifest = msgspec.json.decode(content, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HybridgeError(
                 ErrorCode.BUNDLE_INVALID,
@@ -229,10 +225,25 @@ class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
                 expected=f"a bundle manifest of schema version {SCHEMA_VERSION}",
                 fix="convert the model again",
             ) from error
+        needed = manifest.requirements.hybridge
+        if _release(needed) > _release(__version__):
+            raise _too_new(f"a bundle for hybridge {needed} or later", f"hybridge {__version__} or earlier")
+        return manifest
 
 
 class _Versioned(Struct):
     schema_version: int
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _too_new(received: str, expected: str) -> HybridgeError:
+    fix = "update hybridge on this device"
+    return HybridgeError(
+        ErrorCode.BUNDLE_TOO_NEW, "manifest.json", received=received, expected=expected, fix=fix
+    )
 
 
 def _finite(value: Any, where: str) -> Any:

@@ -13,14 +13,14 @@ import numpy as np
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
 from edge_runtime.interpreter import Interpreter, Tensor, load_interpreter, signature_tensors
-from edge_runtime.tensor_spec import Quantization, TensorSpec
+from edge_runtime.quantizer import Quantizer
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
 
-__all__ = ["Array", "Inputs", "Model"]
+__all__ = ["Inputs", "Model"]
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Inputs: TypeAlias = Mapping[str, Array] | Array
 
 
@@ -161,7 +161,7 @@ class _InputSlot:
         # A dimension that may vary has no size until an array brings one.
         self.shape: tuple[int | str, ...] | None = None if self.spec.is_dynamic else self.spec.shape
         self.dtype = _numpy_dtype(self.spec)
-        self.quantizer = _Quantizer(self.spec.quantization, self.dtype) if self.spec.quantization else None
+        self.quantizer = Quantizer(self.spec.quantization, self.dtype) if self.spec.quantization else None
 
     def check(self, array: Any) -> None:
         """Refuses an array that does not fit."""
@@ -211,7 +211,7 @@ class _OutputSlot:
         self.view = interpreter.tensor(tensor.index)
         self.quantizer = None
         if dequantize and tensor.spec.quantization is not None:
-            self.quantizer = _Quantizer(tensor.spec.quantization, np.dtype(tensor.spec.dtype))
+            self.quantizer = Quantizer(tensor.spec.quantization, np.dtype(tensor.spec.dtype))
         self.result_dtype = np.dtype(np.float32 if self.quantizer else _numpy_dtype(tensor.spec))
 
     def read(self) -> Array:
@@ -235,51 +235,6 @@ class _OutputSlot:
             return self.quantizer.dequantize(self.view(), target)
         np.copyto(target, self.view())
         return target
-
-
-class _Quantizer:
-    """Affine quantisation of one tensor, with scratch memory kept between calls."""
-
-    def __init__(self, quantization: Quantization, dtype: np.dtype[Any]):
-        limits = np.iinfo(dtype)
-        self.dtype = dtype
-        self.low, self.high = np.float32(limits.min), np.float32(limits.max)
-        self.axis = quantization.axis
-        self.scale: Array = np.asarray(quantization.scale, np.float32)
-        self.zero_point: Array = np.asarray(quantization.zero_point, np.float32)
-        if self.axis is None:
-            self.scale, self.zero_point = self.scale.reshape(()), self.zero_point.reshape(())
-        self._real = np.empty(0, np.float32)
-        self._quantized = np.empty(0, dtype)
-
-    def quantize(self, array: Array) -> Array:
-        """Real values to integers, rounded half to even and saturated; the result is overwritten by the next call."""
-        if self._real.shape != array.shape:
-            self._real = np.empty(array.shape, np.float32)
-            self._quantized = np.empty(array.shape, self.dtype)
-        scale, zero_point = self._along_axis(array.ndim)
-        real = self._real
-        np.divide(array, scale, out=real)
-        np.rint(real, out=real)
-        np.add(real, zero_point, out=real)
-        # A NaN saturates at the lower limit: fmax prefers the number.
-        np.fmax(real, self.low, out=real)
-        np.minimum(real, self.high, out=real)
-        np.copyto(self._quantized, real, casting="unsafe")
-        return self._quantized
-
-    def dequantize(self, array: Array, out: Array | None) -> Array:
-        """Integers to real values, in `out` or a new float32 array."""
-        scale, zero_point = self._along_axis(array.ndim)
-        real: Array = np.subtract(array, zero_point, out=out, dtype=np.float32)
-        return np.multiply(real, scale, out=real)
-
-    def _along_axis(self, ndim: int) -> tuple[Array, Array]:
-        if self.axis is None:
-            return self.scale, self.zero_point
-        shape = [1] * ndim
-        shape[self.axis] = -1
-        return self.scale.reshape(shape), self.zero_point.reshape(shape)
 
 
 def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Prediction", "Reason", "Source", "StageTrace"]
 

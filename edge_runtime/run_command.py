@@ -15,8 +15,8 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 if TYPE_CHECKING:
     from edge_runtime.chain import Chain
     from edge_runtime.fallback import Fallback
-    from edge_runtime.model import Array
     from edge_runtime.prediction import Prediction
+    from edge_runtime.tensor_spec import Array
 
 __all__ = ["run"]
 

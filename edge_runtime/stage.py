@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edge_runtime.confidence import Scorer
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Fallback, Query
-from edge_runtime.model import Array, Model
+from edge_runtime.model import Model
 from edge_runtime.operators import find_operator
 from edge_runtime.prediction import Prediction, Reason, StageTrace
 from edge_runtime.preprocessing import Preprocessor
-from edge_runtime.tensor_spec import TensorSpec
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 if TYPE_CHECKING:
     from edge_runtime.manifest import Confidence

@@ -1,10 +1,15 @@
-"""What a tensor is: its name, shape, type and quantisation."""
+"""What a tensor is: its name, shape, type and quantisation, and the arrays that hold its values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-__all__ = ["Quantization", "TensorSpec"]
+import numpy as np
+
+__all__ = ["Array", "Quantization", "TensorSpec"]
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)

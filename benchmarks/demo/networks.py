@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.demo.digits import FULL_SCALE, Samples
 from edge_runtime.errors import missing_extra
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["train_large", "train_small"]
 

@@ -14,7 +14,7 @@ from benchmarks.demo.digits import Samples
 from benchmarks.timing import Timing
 from cloud_fallback import CloudFallback
 from edge_runtime import Bundle, Chain, HybridgeError, Source
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Outcome", "Scenario", "ask_cloud_alone", "run_device_alone", "run_scenario"]
 

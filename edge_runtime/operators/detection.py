@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.model import Array
 from edge_runtime.operators.registry import operator
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["non_max_suppression"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
-from edge_runtime.model import Array
 from edge_runtime.operators.registry import operator
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["crop", "decode", "resize"]
 

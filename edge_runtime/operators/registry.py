@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Operator", "find_operator", "operator", "operator_names"]
 

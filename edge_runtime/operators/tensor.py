@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_runtime.model import Array
 from edge_runtime.operators.registry import operator
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["cast", "expand_dims", "normalize", "reshape", "scale", "softmax", "top_k"]
 

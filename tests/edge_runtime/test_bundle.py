@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Manifest
+from edge_runtime.manifest import Requirements
 
 MakeBundle = Callable[..., Bundle]
 
@@ -174,10 +175,34 @@ def test_a_newer_schema_asks_for_an_update(make_bundle: MakeBundle) -> None:
     assert caught.value.code is ErrorCode.BUNDLE_TOO_NEW
 
 
-def test_unknown_fields_of_a_later_release_are_ignored(make_bundle: MakeBundle) -> None:
-    manifest = make_bundle().manifest
-    extended = msgspec.json.decode(manifest.to_json()) | {"carbon": {"grams": 1}}
-    assert Manifest.from_json(msgspec.json.encode(extended)) == manifest
+def test_a_bundle_for_a_later_release_asks_for_an_update(make_bundle: MakeBundle) -> None:
+    for release, readable in (("0.1", True), ("0.0.9", True), ("0.10", False), ("12.0.1", False)):
+        manifest = msgspec.structs.replace(
+            make_bundle().manifest, requirements=Requirements(hybridge=release)
+        )
+        if readable:
+            assert Manifest.from_json(manifest.to_json()) == manifest
+            continue
+        with pytest.raises(HybridgeError) as caught:
+            Manifest.from_json(manifest.to_json())
+        assert caught.value.code is ErrorCode.BUNDLE_TOO_NEW
+
+
+def test_unknown_fields_of_a_later_release_are_ignored_and_kept(
+    make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    bundle = make_bundle()
+    fields = msgspec.json.decode(bundle.manifest_json) | {"carbon": {"grams": 1}}
+    later = msgspec.json.encode(fields)
+    digest = hashlib.sha256(later).hexdigest()
+    members = {"manifest.json": later, **bundle.files}
+    path = tmp_path / "later.edge"
+    path.write_bytes(_rezip(members, f"hybridge bundle sha256:{digest}".encode()))
+    opened = Bundle.open(path, digest=digest)
+    assert opened.manifest == bundle.manifest
+    # Copied by this release, it is still the bundle that its digest names.
+    opened.save(tmp_path / "copy.edge")
+    assert Bundle.open(tmp_path / "copy.edge", digest=digest).manifest_json == later
 
 
 @pytest.mark.parametrize(

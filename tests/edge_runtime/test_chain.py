@@ -22,7 +22,7 @@ from edge_runtime import (
     Stage,
     load_chain,
 )
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 from tests.conftest import LABELS
 
 MakeBundle = Callable[..., Bundle]

@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime import Bundle, Chain, ErrorCode, Kind, __version__
 from edge_runtime.console import EXIT_CODES
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 from tests.command import hybridge
 
 MakeBundle = Callable[..., Bundle]

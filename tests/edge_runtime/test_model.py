@@ -10,7 +10,7 @@ import pytest
 
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Model
 from edge_runtime.interpreter import load_interpreter
-from edge_runtime.model import Array
+from edge_runtime.tensor_spec import Array
 
 MakeBundle = Callable[..., Bundle]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge_runtime import ErrorCode, HybridgeError
-from edge_runtime.model import Array
 from edge_runtime.operators import Operator, find_operator, operator, operator_names
+from edge_runtime.tensor_spec import Array
 
 
 def _run(name: str, *arrays: Array, **params: object) -> dict[str, Array]:
