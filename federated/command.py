@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_runtime.console import emit, format_option, say, table, usage_error
+from edge_runtime.console import EXIT_CODES, emit, format_option, say, table, usage_error
 from edge_runtime.files import check_writable
 
 if TYPE_CHECKING:
@@ -117,13 +117,17 @@ def simulate(
         "accuracy": _accuracy(result),
         "samples": result.conversion.accuracy and result.conversion.accuracy.samples,
         "training_parity": result.parity,
-        "recipe": recipe,
+        "recipe": result.conversion.recipe.name,
+        "failure": result.failure and {"code": result.failure.code, "message": result.failure.message},
         "output": str(target),
         "bundle_bytes": target.stat().st_size,
         "digest": result.bundle.digest,
         "seconds": round(time.perf_counter() - start, 1),
     }
     emit(report, lambda: _text(report, result))
+    if result.failure is not None:
+        say(f"hybridge: recipe '{recipe}' failed, so the bundle is float32: {result.failure.message}")
+        raise click.exceptions.Exit(EXIT_CODES[result.failure.code.kind])
 
 
 def _say_round(report: RoundReport) -> None:

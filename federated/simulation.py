@@ -25,7 +25,7 @@ from federated.work_folder import WorkFolder
 if TYPE_CHECKING:
     import keras
 
-    from convert import Conversion, Source
+    from convert import Conversion, Recipe, Source
     from convert.data import DataSource
 
 __all__ = ["SimulationResult", "simulate"]
@@ -44,12 +44,15 @@ class SimulationResult:
         weights: Its weights after the last round, by the names that `Trainer.get_weights` gives.
         parity: How closely the device runtime trained as TensorFlow does, measured before the first round.
         conversion: The model with these weights, converted and checked.
+        failure: Why the recipe that was asked for failed, where it did; `conversion` is then a float one, so that
+            what the devices trained is not lost.
     """
 
     history: tuple[RoundReport, ...]
     weights: Weights
     parity: TrainingParity
     conversion: Conversion
+    failure: HybridgeError | None = None
 
     @property
     def bundle(self) -> Bundle:
@@ -102,7 +105,7 @@ def simulate(
 
     Raises:
         HybridgeError: `not-trainable`, `data-invalid`, `recipe-unknown`, `usage`, `source-invalid` before anything
-            runs; `parity-failed` when device and TensorFlow train differently, or when the conversion lost too much;
+            runs; `parity-failed` when device and TensorFlow train differently;
             `federation-failed` when a client fails, with its reason; `extra-missing`.
 
     Example:
@@ -142,16 +145,25 @@ def simulate(
         weights = run_fleet(folder, on_round=record)
     assign_weights(trained, weights)
     input_name = source.inputs[0].name
-    conversion = convert(
-        trained,
-        recipe=chosen,
-        name=name or default_name(source.name),
-        representative={input_name: shares.calibration.x},
-        evaluation={input_name: shares.evaluation.x, "label": shares.evaluation.y},
-        labels=labels,
-        progress=report,
-    )
-    return SimulationResult(tuple(history), weights, parity, conversion)
+
+    def converted(recipe: Recipe) -> Conversion:
+        return convert(
+            trained,
+            recipe=recipe,
+            name=name or default_name(source.name),
+            representative={input_name: shares.calibration.x},
+            evaluation={input_name: shares.evaluation.x, "label": shares.evaluation.y},
+            labels=labels,
+            progress=report,
+        )
+
+    unquantized = find_recipe("float32")
+    try:
+        return SimulationResult(tuple(history), weights, parity, converted(chosen))
+    except HybridgeError as error:
+        if chosen == unquantized:
+            raise
+        return SimulationResult(tuple(history), weights, parity, converted(unquantized), error)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -7,14 +8,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from edge_runtime import Bundle, ErrorCode, HybridgeError, Model
+from convert import ParityBounds, find_recipe, recipes
+from edge_runtime import Bundle, ErrorCode, HybridgeError, Kind, Model
+from edge_runtime.console import EXIT_CODES
 from federated import Plan, RoundReport, Samples, Trainer, make_trainable, simulate
+from federated.command import federated
 from federated.digits import digits_data, digits_model
 from federated.fleet import run_fleet
 from federated.trainer import Weights
@@ -156,6 +162,26 @@ def test_ten_clients_learn_digits_from_files_by_one_command(temporary: Path, tmp
     assert np.mean(hits) > 0.88
     # Keras writes its settings; Flower and Ray write nothing.
     assert {path.name for path in home.iterdir()} <= {".keras", ".cache", ".config"}
+
+
+@pytest.mark.slow
+def test_what_was_trained_is_kept_when_its_conversion_fails(
+    monkeypatch: pytest.MonkeyPatch, temporary: Path, tmp_path: Path
+) -> None:
+    # Tighter than any int8 can be, so that the real check refuses a real conversion.
+    strict = replace(find_recipe("int8"), bounds=ParityBounds(min_snr_db=200.0))
+    monkeypatch.setitem(recipes._RECIPES, "int8", strict)
+    output = tmp_path / "kept.edge"
+    result = CliRunner().invoke(
+        federated, ["simulate", "--clients", "2", "--rounds", "2", "-o", str(output), "--format", "json"]
+    )
+    assert result.exit_code == EXIT_CODES[Kind.CHECK_FAILED]
+    report = json.loads(result.stdout)
+    assert (report["recipe"], report["failure"]["code"]) == ("float32", "parity-failed")
+    assert report["accuracy"]["bundle"] == pytest.approx(report["accuracy"]["after"], abs=0.01)
+    lineage = Bundle.open(output).manifest.lineage
+    assert lineage is not None
+    assert lineage.recipe == "float32"
 
 
 @pytest.mark.slow
