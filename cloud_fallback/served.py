@@ -122,10 +122,6 @@ class TfliteModel:
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the model once; see `ServedModel`."""
-        for name, array in inputs.items():
-            # Kernels divide by a dimension here and there, and a fault in one ends the process, not the request.
-            if not array.size:
-                raise _shape_error(self, name, array.shape, "a tensor with elements")
         with self._turns.take(time_left) as model:
             return model.run(self._preprocess(inputs) if self._preprocess else inputs)
 
@@ -188,7 +184,12 @@ class OnnxModel:
                 expected=datatype(spec.dtype),
             )
         if not spec.admits(array.shape):
-            raise _shape_error(self, spec.name, array.shape, f"shape ({', '.join(map(str, spec.shape))})")
+            raise HybridgeError(
+                ErrorCode.INPUT_SHAPE,
+                f"input '{spec.name}' of model '{self.name}'",
+                received=f"shape {array.shape}",
+                expected=f"shape ({', '.join(map(str, spec.shape))})",
+            )
         return _texts(spec.name, array) if is_string else array
 
 
@@ -296,12 +297,3 @@ def _texts(name: str, array: Array) -> Array:
             ErrorCode.INPUT_INVALID, f"input '{name}'", received=str(error), expected="strings in UTF-8"
         ) from error
     return np.array(texts, object).reshape(array.shape)
-
-
-def _shape_error(model: ServedModel, name: str, shape: tuple[int, ...], expected: str) -> HybridgeError:
-    return HybridgeError(
-        ErrorCode.INPUT_SHAPE,
-        f"input '{name}' of model '{model.name}'",
-        received=f"shape {shape}",
-        expected=expected,
-    )

@@ -175,6 +175,9 @@ class _InputSlot:
             raise self._refusal(
                 ErrorCode.INPUT_SHAPE, f"shape {array.shape}", f"shape {expected}", "reshape it"
             )
+        if not array.size:
+            # Kernels divide by a dimension here and there, and a fault in one ends the process, not the call.
+            raise self._refusal(ErrorCode.INPUT_SHAPE, f"shape {array.shape}", "a tensor with elements")
 
     def resize(self, array: Array) -> bool:
         """Gives the tensor the size of a checked array; returns whether tensors must be allocated again for it."""

@@ -23,11 +23,11 @@ def _raw(content: bytes, array: Array) -> Array:
 
 
 def test_a_model_gives_what_the_interpreter_gives(
-    models: Path, image: Array, make_bundle: MakeBundle
+    models: Path, image: Array, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     content = (models / "classifier.tflite").read_bytes()
     expected = _raw(content, image)
-    path = make_bundle().save(models / "m.edge", overwrite=True)
+    path = make_bundle().save(tmp_path)
     for source in (
         content,
         models / "classifier.tflite",
@@ -110,6 +110,9 @@ def test_a_dynamic_dimension_follows_the_input(models: Path) -> None:
     for batch in (1, 7, 2, 7):
         x = np.random.default_rng(batch).random((batch, 3), dtype=np.float32)
         np.testing.assert_allclose(model.run(x)["y"], x @ weights, rtol=1e-5)
+    with pytest.raises(HybridgeError) as caught:
+        model.run(np.zeros((0, 3), np.float32))
+    assert caught.value.code is ErrorCode.INPUT_SHAPE
 
 
 def test_a_network_of_free_size_takes_any_that_it_can_compute(models: Path) -> None:
