@@ -2,7 +2,7 @@
 
 An operator's positional parameters are the tensors it takes, its keyword-only parameters are the settings that a
 chain gives it, and it returns an array or a mapping of named arrays. Packages add operators through the entry-point
-group ``hybridge.operators``, each entry a function made with `operator`.
+group ``hybridge.operators``: an entry has the operator's name and leads to the function made with `operator`.
 
 Example:
     >>> @operator("invert")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Operator", "find_operator", "operator", "operator_names"]
 
@@ -126,11 +129,11 @@ def find_operator(name: str) -> Operator:
     """The operator of that name, built in or from an installed package.
 
     Raises:
-        HybridgeError: `operator-unknown`, with the names there are.
+        HybridgeError: `operator-unknown`, with the names there are, or with what is wrong with the plug-in.
     """
     _load_builtin()
     if name not in _registered:
-        _load_plugins()
+        _load_plugin(name)
     if name not in _registered:
         raise HybridgeError(
             ErrorCode.OPERATOR_UNKNOWN,
@@ -145,8 +148,7 @@ def find_operator(name: str) -> Operator:
 def operator_names() -> list[str]:
     """Names of all operators, built in and from installed packages, sorted."""
     _load_builtin()
-    _load_plugins()
-    return sorted(_registered)
+    return sorted({*_registered, *(point.name for point in _plugins())})
 
 
 def _load_builtin() -> None:
@@ -154,9 +156,25 @@ def _load_builtin() -> None:
         importlib.import_module(f"edge_runtime.operators.{module}")
 
 
-def _load_plugins() -> None:
-    # Imported here because it costs more than the rest of this package together, and few chains need it.
+def _load_plugin(name: str) -> None:
+    for point in _plugins():
+        if point.name != name:
+            continue
+        try:
+            point.load()
+        except Exception as error:
+            # A package of anyone's; importing it may raise anything.
+            raise HybridgeError(
+                ErrorCode.OPERATOR_UNKNOWN,
+                f"operator '{name}'",
+                received=f"{point.value}, which cannot be loaded ({type(error).__name__}: {error})",
+                expected="a function made with edge_runtime.operator",
+                fix="mend or remove the package that has it",
+            ) from error
+
+
+def _plugins() -> Iterable[EntryPoint]:
+    # Costs more to import than the rest of this package together, and only plug-ins need it.
     from importlib.metadata import entry_points
 
-    for point in entry_points(group=_GROUP):
-        point.load()
+    return entry_points(group=_GROUP)
