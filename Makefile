@@ -40,6 +40,7 @@ stubs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.model_overhead
 	$(BIN)/python -m benchmarks.import_cost
+	$(BIN)/python -m benchmarks.fallback_overhead
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .pytest_cache .ruff_cache

@@ -50,13 +50,11 @@ class Recipe:
         name: What the command and the manifest call it.
         precision: What it makes smaller.
         bounds: What a model it made must keep within.
-        summary: One line for people.
     """
 
     name: str
     precision: Precision
     bounds: ParityBounds
-    summary: str
 
     @property
     def needs_representative(self) -> bool:
@@ -70,7 +68,6 @@ def float32() -> Recipe:
         name="float32",
         precision=Precision.FLOAT32,
         bounds=ParityBounds(max_relative_error=1e-3),
-        summary="nothing is quantised",
     )
 
 
@@ -80,7 +77,6 @@ def float16() -> Recipe:
         name="float16",
         precision=Precision.FLOAT16_WEIGHTS,
         bounds=ParityBounds(min_snr_db=40.0),
-        summary="weights in half precision, computed in float32",
     )
 
 
@@ -90,7 +86,6 @@ def dynamic_int8() -> Recipe:
         name="dynamic-int8",
         precision=Precision.INT8_WEIGHTS,
         bounds=ParityBounds(min_snr_db=20.0),
-        summary="int8 weights, activations quantised while running",
     )
 
 
@@ -103,7 +98,6 @@ def full_int8() -> Recipe:
         name="int8",
         precision=Precision.INT8,
         bounds=ParityBounds(min_snr_db=10.0),
-        summary="int8 weights, activations, inputs and outputs; needs a representative dataset",
     )
 
 

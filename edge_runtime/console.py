@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -16,7 +15,6 @@ __all__ = [
     "EXIT_CODES",
     "emit",
     "format_option",
-    "is_interactive",
     "report_error",
     "say",
     "table",
@@ -111,8 +109,3 @@ def _encode(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy arrays and scalars
         return value.tolist()
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
-
-
-def is_interactive() -> bool:
-    """Whether a person watches standard error, so that progress may redraw itself."""
-    return sys.stderr.isatty()

@@ -156,7 +156,6 @@ class Lineage(Struct, frozen=True, omit_defaults=True):
     source: str
     source_digest: str
     recipe: str
-    recipe_params: dict[str, Any] = {}
     calibration_digest: str | None = None
     tools: dict[str, str] = {}
     time: str | None = None

@@ -111,7 +111,7 @@ def simulate(
     Example:
         >>> result = simulate("digits.keras", {"image": images, "label": classes}, clients=10, rounds=5)
         >>> result.history[0].accuracy, result.history[-1].accuracy
-        (0.081, 0.944)
+        (0.031, 0.922)
         >>> result.bundle.save("digits.edge")
     """
     plan = Plan(
