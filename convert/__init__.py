@@ -8,12 +8,12 @@ Example:
 
 from convert.conversion import Conversion, convert, default_name
 from convert.data import Dataset, load_dataset
-from convert.keras_source import KerasSource
+from convert.sources.keras_source import KerasSource
 from convert.native_logs import hide_native_logs
 from convert.preprocessing_file import load_preprocessing
-from convert.quantization import Coverage
+from convert.quantization.quantize import Coverage
 from convert.recipes import ParityBounds, Precision, Recipe, find_recipe, recipe_names
-from convert.source import Source, open_source
+from convert.sources.source import Source, open_source
 
 __all__ = [
     "Conversion",

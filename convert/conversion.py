@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 
 from convert.data import Dataset, DataSource, generate, load_dataset
-from convert.export import pinned
-from convert.flatbuffer import operations
-from convert.quantization import Coverage, coverage, quantize
+from convert.sources.export import pinned
+from convert.quantization.flatbuffer import operations
+from convert.quantization.quantize import Coverage, coverage, quantize
 from convert.recipes import ParityBounds, Recipe, find_recipe
-from convert.source import Source, open_source
+from convert.sources.source import Source, open_source
 from convert.verification import (
     check_informative,
     check_parity,

@@ -60,6 +60,8 @@ class ErrorCode(StrEnum):
     RECIPE_UNKNOWN = "recipe-unknown"
     CONVERSION_FAILED = "conversion-failed"
     PARITY_FAILED = "parity-failed"
+    BUDGET_MISSED = "budget-missed"
+    TRAINING_FAILED = "training-failed"
     NOT_TRAINABLE = "not-trainable"
     FEDERATION_FAILED = "federation-failed"
     EXTRA_MISSING = "extra-missing"
@@ -88,6 +90,8 @@ _KINDS = {
     ErrorCode.ADDRESS_IN_USE: Kind.UNAVAILABLE,
     ErrorCode.CONVERSION_FAILED: Kind.CHECK_FAILED,
     ErrorCode.PARITY_FAILED: Kind.CHECK_FAILED,
+    ErrorCode.BUDGET_MISSED: Kind.CHECK_FAILED,
+    ErrorCode.TRAINING_FAILED: Kind.CHECK_FAILED,
     ErrorCode.FEDERATION_FAILED: Kind.INTERNAL,
     ErrorCode.EXTRA_MISSING: Kind.MISSING_DEPENDENCY,
     ErrorCode.INTERNAL: Kind.INTERNAL,

@@ -33,6 +33,7 @@ __all__ = [
     "Requirements",
     "Signature",
     "Size",
+    "Slice",
 ]
 
 SCHEMA_VERSION = 1
@@ -89,12 +90,28 @@ class Confidence(Struct, frozen=True, omit_defaults=True):
     curve: tuple[CurvePoint, ...] = ()
 
 
+class Slice(Struct, frozen=True, omit_defaults=True):
+    """Top-1 accuracy on the examples whose array `name` has this `value`."""
+
+    name: str
+    value: str
+    source: Fraction
+    converted: Fraction
+    samples: int
+
+    @property
+    def drop(self) -> float:
+        """Accuracy lost on this slice, in -1..1."""
+        return self.source - self.converted
+
+
 class Accuracy(Struct, frozen=True, omit_defaults=True):
-    """Top-1 accuracy of source and converted model on the same `samples` labelled examples."""
+    """Top-1 accuracy of source and converted model on the same `samples` labelled examples, in total and by slice."""
 
     source: Fraction
     converted: Fraction
     samples: int
+    slices: tuple[Slice, ...] = ()
 
     @property
     def drop(self) -> float:
@@ -147,7 +164,7 @@ class Metrics(Struct, frozen=True, omit_defaults=True):
 
 
 class Lineage(Struct, frozen=True, omit_defaults=True):
-    """Where the model came from, enough to make it again.
+    """Where the model came from, enough to make it again: `recipe_definition` is the whole recipe as plain tables.
 
     `time` is not read from a clock: it is `SOURCE_DATE_EPOCH` where that is set, else the time that the source
     file itself records, so that the same input gives the same bytes.
@@ -156,7 +173,10 @@ class Lineage(Struct, frozen=True, omit_defaults=True):
     source: str
     source_digest: str
     recipe: str
+    recipe_definition: dict[str, Any] = {}
     calibration_digest: str | None = None
+    training_digest: str | None = None
+    evaluation_digest: str | None = None
     tools: dict[str, str] = {}
     time: str | None = None
 

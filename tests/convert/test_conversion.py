@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from convert import ParityBounds, convert, recipe_names
-from convert.flatbuffer import operations
-from convert.quantization import quantize
+from convert.quantization.flatbuffer import operations
+from convert.quantization.quantize import quantize
 from convert.recipes import full_int8
 from edge_runtime import Bundle, Chain, Confidence, ErrorCode, HybridgeError, Model
 from edge_runtime.manifest import PreprocessingStep, RawInput

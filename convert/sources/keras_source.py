@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from convert.export import export_keras, pinned
-from convert.keras_interface import Interface, find_interface
+from convert.sources.export import export_keras, pinned
+from convert.sources.keras_interface import Interface, find_interface
 from convert.libraries import load_library
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convert import open_source
-from convert.keras_source import KerasSource
+from convert.sources.keras_source import KerasSource
 from edge_runtime import ErrorCode, HybridgeError
 from tests.convert.conftest import Digits
 

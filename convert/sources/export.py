@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from convert.flatbuffer import in_order
+from convert.quantization.flatbuffer import in_order
 from convert.libraries import load_library
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
@@ -29,13 +29,19 @@ _SIGNATURE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 _NOT_BUILTIN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
 
 
-def pinned(inputs: tuple[TensorSpec, ...], batch_size: int, name: str) -> tuple[TensorSpec, ...]:
-    """The inputs with the first dimension fixed at `batch_size` where it may vary.
+def pinned(
+    inputs: tuple[TensorSpec, ...],
+    batch_size: int,
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[TensorSpec, ...]:
+    """The inputs with every dimension fixed: those in `shapes` as it says, else the first one at `batch_size`.
 
     Args:
         inputs: What the model takes.
         batch_size: Size of the first dimension.
         name: What to call the model in errors.
+        shapes: Whole shapes, the batch included, by name of the input.
 
     Raises:
         HybridgeError: `source-invalid` for another dimension that may vary, a batch that is fixed at another size, or a

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Architecture", "Source", "open_source"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What training needs to build a model again in a process of its own.
+
+    Attributes:
+        library: Whose configuration it is: Keras 3, or Keras 2 (`tf_keras`).
+        config: The serialised model, JSON-like, as `keras.saving.serialize_keras_object` or `tf_keras`'s `to_json` gives it.
+        weights: Values of `model.get_weights()`, in order.
+        custom: Modules to import first, which register the classes that the configuration names.
+    """
+
+    library: Literal["keras", "tf_keras"]
+    config: dict[str, Any]
+    weights: tuple[Array, ...]
+    custom: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -40,24 +58,32 @@ class Source(Protocol):
     def saved_at(self) -> str | None: ...  # noqa: D102
     @property
     def tools(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def architecture(self) -> Architecture | None:
+        """What training needs to build it again; None for a source that is no Keras model."""
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the original model on arrays of shape (samples, ...), as in inference."""
 
-    def export(self, batch_size: int) -> bytes:
-        """The model as a float `.tflite` with every dimension fixed."""
+    def export(self, inputs: tuple[TensorSpec, ...]) -> bytes:
+        """The model as a float `.tflite` that takes exactly these, every dimension fixed."""
+
+    def with_weights(self, weights: Sequence[Array]) -> Source:
+        """The same model with other values in the order of `architecture.weights`; this one stays as it is."""
 
 
-def open_source(source: Any) -> Source:
+def open_source(source: Any, *, signature: str | None = None, custom: Sequence[str] = ()) -> Source:
     """Opens a trained model.
 
     Args:
         source: A path to a `.keras` file, a `keras.Model` in memory, or a `Source`.
+        signature: Which signature of a SavedModel or `.tflite`; without it, the only one or ``serving_default``.
+        custom: Modules to import first, whose classes the file names.
 
     Raises:
         HybridgeError: `file-not-found`, `source-invalid`, `extra-missing`.
     """
-    from convert.keras_source import KerasSource
+    from convert.sources.keras_source import KerasSource
 
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convert.export import SIGNATURE_KEY
-from convert.flatbuffer import Operation, in_order, operations
+from convert.sources.export import SIGNATURE_KEY
+from convert.quantization.flatbuffer import Operation, in_order, operations
 from convert.libraries import load_library
 from convert.recipes import Precision, Recipe
 from edge_runtime.errors import ErrorCode, HybridgeError

@@ -12,7 +12,7 @@ import pytest
 
 from convert import open_source
 from convert.data import generate
-from convert.export import pinned
+from convert.sources.export import pinned
 from convert.verification import run_converted
 from edge_runtime import ErrorCode, HybridgeError, Model
 

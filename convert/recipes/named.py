@@ -1,0 +1,98 @@
+"""The recipes that have a name: eight that only quantise, seven that train first, and each of those with each ending."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from convert.recipes.recipe import (
+    Clustering,
+    ParityBounds,
+    Precision,
+    Pruning,
+    Quantization,
+    Recipe,
+    Training,
+)
+from edge_runtime.errors import ErrorCode, HybridgeError
+
+__all__ = ["find_recipe", "post_training", "recipe_names", "training_time"]
+
+# What a sound conversion keeps easily and a broken one does not; what precision costs shows in accuracy.
+_BOUNDS = {
+    Precision.FLOAT32: ParityBounds(max_relative_error=1e-3),
+    Precision.FLOAT16: ParityBounds(min_snr_db=40.0),
+    Precision.WEIGHT_ONLY_INT8: ParityBounds(min_snr_db=20.0),
+    Precision.DYNAMIC_INT8: ParityBounds(min_snr_db=20.0),
+    Precision.INT8: ParityBounds(min_snr_db=10.0),
+    Precision.INT16X8: ParityBounds(min_snr_db=20.0),
+    Precision.INT4: ParityBounds(min_snr_db=3.0),
+    Precision.INT4_BLOCK32: ParityBounds(min_snr_db=3.0),
+}
+# Training moves the outputs on purpose; only a model that is no longer the same at all is refused.
+_TRAINED_BOUNDS = ParityBounds(min_snr_db=0.0)
+
+_TRAININGS = {
+    "prune": Training(prune=Pruning()),
+    "prune-2of4": Training(prune=Pruning(pattern="2:4", sparsity=0.5)),
+    "cluster": Training(cluster=Clustering()),
+    "qat": Training(qat=True),
+    "prune+qat": Training(prune=Pruning(), qat=True),
+    "cluster+qat": Training(cluster=Clustering(), qat=True),
+    "prune+cluster+qat": Training(prune=Pruning(), cluster=Clustering(), qat=True),
+}
+
+
+def post_training(precision: Precision) -> Recipe:
+    """Quantises without training, under the precision's own name."""
+    return Recipe(
+        name=precision.value, quantization=Quantization(precision=precision), bounds=_BOUNDS[precision]
+    )
+
+
+def training_time(name: str, precision: Precision | None = None) -> Recipe:
+    """Trains, then quantises.
+
+    Args:
+        name: One of `prune`, `prune-2of4`, `cluster`, `qat`, `prune+qat`, `cluster+qat`, `prune+cluster+qat`.
+        precision: The ending; without it int8 after `qat`, else float32.
+
+    Raises:
+        HybridgeError: `recipe-unknown`.
+    """
+    if name not in _TRAININGS:
+        raise _unknown(name)
+    training = _TRAININGS[name]
+    ending = precision or (Precision.INT8 if training.qat else Precision.FLOAT32)
+    full_name = name if precision is None else f"{name}+{precision.value}"
+    return replace(post_training(ending), name=full_name, training=training, bounds=_TRAINED_BOUNDS)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of all recipes; those that train come last and may be followed by ``+`` and the name of an ending."""
+    return (*(precision.value for precision in Precision), *_TRAININGS)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name, such as ``int8``, ``prune`` or ``prune+qat+int8``.
+
+    Raises:
+        HybridgeError: `recipe-unknown`, with the names there are.
+    """
+    if name in Precision:
+        return post_training(Precision(name))
+    if name in _TRAININGS:
+        return training_time(name)
+    training, _, ending = name.rpartition("+")
+    if training in _TRAININGS and ending in Precision:
+        return training_time(training, Precision(ending))
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> HybridgeError:
+    return HybridgeError(
+        ErrorCode.RECIPE_UNKNOWN,
+        "recipe",
+        received=f"'{name}'",
+        expected=f"one of {', '.join(recipe_names())}; those that train may end in + and another",
+        fix="or name a .toml file or a bundle",
+    )
