@@ -9,7 +9,7 @@ import click
 from edge_runtime.console import emit, format_option, say, table, usage_error
 
 if TYPE_CHECKING:
-    from benchmarks.latency_probe import Probe
+    from edge_runtime.latency_probe import Probe
 
 __all__ = ["bench"]
 
@@ -51,9 +51,9 @@ def latency(
     overwrite: bool,
 ) -> None:
     """Measures load time, first run, median and p95 latency, and memory of a bundle or .tflite."""
-    from benchmarks.latency import machine_name, measure_latency, with_latency
     from edge_runtime import Bundle
     from edge_runtime.files import check_writable
+    from edge_runtime.latency import machine_name, measure_latency, with_latency
 
     if save is not None:
         if not path.endswith(".edge"):

@@ -19,13 +19,13 @@ import grpc
 import numpy as np
 
 from benchmarks.data import data_file
-from benchmarks.timing import paired_ratio, time_runs
 from cloud_fallback import CloudFallback, EndpointProcess
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from cloud_fallback.tensors import encode_request
 from edge_runtime import Model, Query
 from edge_runtime.command import run_verb
 from edge_runtime.console import emit, format_option, table
+from edge_runtime.timing import paired_ratio, time_runs
 
 __all__ = ["fallback_overhead"]
 

@@ -13,12 +13,12 @@ import click
 import numpy as np
 
 from benchmarks.data import data_file
-from benchmarks.timing import paired_ratio
 from edge_runtime import Model
 from edge_runtime.command import run_verb
 from edge_runtime.console import emit, format_option, table
 from edge_runtime.interpreter import load_interpreter
 from edge_runtime.tensor_spec import Array
+from edge_runtime.timing import paired_ratio
 
 __all__ = ["model_overhead"]
 

@@ -6,30 +6,56 @@ Example:
     >>> conversion.save("digits-1.edge")
 """
 
-from convert.conversion import Conversion, convert, default_name
+from convert.budget import Budget, parse_size
+from convert.conversion import Conversion, apply_recipe, convert, default_name
 from convert.data import Dataset, load_dataset
-from convert.sources.keras_source import KerasSource
 from convert.native_logs import hide_native_logs
 from convert.preprocessing_file import load_preprocessing
-from convert.quantization.quantize import Coverage
-from convert.recipes import ParityBounds, Precision, Recipe, find_recipe, recipe_names
-from convert.sources.source import Source, open_source
+from convert.quantization import Coverage
+from convert.recipes import (
+    Clustering,
+    Method,
+    ParityBounds,
+    Precision,
+    Pruning,
+    Quantization,
+    Recipe,
+    Rule,
+    Training,
+    find_recipe,
+    load_recipe,
+    recipe_names,
+)
+from convert.sources import KerasSource, Source, open_source
+from convert.workbench import Workbench, open_workbench
 
 __all__ = [
+    "Budget",
+    "Clustering",
     "Conversion",
     "Coverage",
     "Dataset",
     "KerasSource",
+    "Method",
     "ParityBounds",
     "Precision",
+    "Pruning",
+    "Quantization",
     "Recipe",
+    "Rule",
     "Source",
+    "Training",
+    "Workbench",
+    "apply_recipe",
     "convert",
     "default_name",
     "find_recipe",
     "hide_native_logs",
     "load_dataset",
     "load_preprocessing",
+    "load_recipe",
     "open_source",
+    "open_workbench",
+    "parse_size",
     "recipe_names",
 ]

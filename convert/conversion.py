@@ -5,32 +5,25 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from convert.data import Dataset, DataSource, generate, load_dataset
-from convert.sources.export import pinned
-from convert.quantization.flatbuffer import operations
-from convert.quantization.quantize import Coverage, coverage, quantize
-from convert.recipes import ParityBounds, Recipe, find_recipe
-from convert.sources.source import Source, open_source
-from convert.verification import (
-    check_informative,
-    check_parity,
-    measure_accuracy,
-    measure_parity,
-    run_converted,
-)
+from convert.budget import Budget
+from convert.data import DataSource
+from convert.quantization import Coverage, SparsityReport, coverage, encode_sparse, operations, quantize
+from convert.recipes import ParityBounds, Precision, Recipe, load_recipe
+from convert.sources import Source
+from convert.training import FineTuned
+from convert.verification import check_parity, measure_accuracy, measure_parity, run_converted
+from convert.workbench import Workbench, open_workbench
 from edge_runtime import __version__
 from edge_runtime.bundle import Bundle
-from edge_runtime.confidence import Scorer
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.manifest import (
     SCHEMA_VERSION,
@@ -47,13 +40,9 @@ from edge_runtime.manifest import (
     Size,
 )
 from edge_runtime.model import Model
-from edge_runtime.preprocessing import Preprocessor
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["Conversion", "convert", "default_name"]
-
-# Enough to see what a conversion does to a model, few enough to wait for.
-_GENERATED_SAMPLES = 32
+__all__ = ["Conversion", "apply_recipe", "convert", "default_name"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +56,10 @@ class Conversion:
         parity: How far its outputs are from the source's.
         size: Bytes of the source's weights and of the model.
         accuracy: Before and after, where labelled data was given.
+        sparsity: Which weights are stored sparse, and why others are not.
+        fine_tuned: What training did, for a recipe that trains.
+        outputs: Outputs of the converted model for the samples that it was compared on.
+        workbench: The source and the data that it was made and judged with.
     """
 
     bundle: Bundle
@@ -75,6 +68,22 @@ class Conversion:
     parity: Parity
     size: Size
     accuracy: Accuracy | None
+    sparsity: SparsityReport
+    fine_tuned: FineTuned | None
+    outputs: Mapping[str, Array]
+    workbench: Workbench = field(repr=False)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median time of a run on this machine, where it was measured."""
+        latency = self.bundle.manifest.metrics.latency
+        return latency[0].median_ms if latency else None
+
+    def misses(self, budget: Budget) -> tuple[str, ...]:
+        """What it costs beyond a budget, a phrase each."""
+        return budget.misses(
+            size=self.size, accuracy=self.accuracy, parity=self.parity, latency_ms=self.latency_ms
+        )
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the bundle; see `edge_runtime.Bundle.save`."""
@@ -89,36 +98,49 @@ def convert(
     version: str = "1",
     representative: DataSource | None = None,
     evaluation: DataSource | None = None,
+    training: DataSource | None = None,
+    slices: tuple[str, ...] = (),
     labels: tuple[str, ...] = (),
     preprocessing: tuple[RawInput, ...] = (),
     confidence: Confidence | None = None,
     batch_size: int = 1,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    signature: str | None = None,
+    custom: tuple[str, ...] = (),
     bounds: ParityBounds | None = None,
+    budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Converts a trained model, and checks on samples that it still computes the same.
 
-    The same source, data and options give the same bytes.
+    The same source, data and options give the same bytes, when the recipe does not train.
 
     Args:
-        source: A path to a `.keras` file, a built `keras.Model`, or a `Source`.
-        recipe: A recipe, or the name of one.
+        source: A path to a `.keras`, `.h5` or float `.tflite` file or a SavedModel folder, a built Keras model, or a
+            `Source`.
+        recipe: A recipe, the name of one, a TOML file that holds one, or a bundle that was made by one.
         name: What to call the bundle; the file's or model's own name without it.
         version: Of the bundle.
-        representative: Samples as the device will see them, from which `int8` reads the ranges of activations.
+        representative: Samples as the device will see them, from which ranges of activations are read.
         evaluation: Samples to compare both models on; with an array ``label``, accuracy is measured too. Without it
             the representative samples serve, without those generated ones.
+        training: Samples to fine-tune on, labelled or not, for recipes that train.
+        slices: Arrays of the evaluation data by whose values accuracy is broken down; ``label`` is one.
         labels: Names of the classes.
         preprocessing: Steps from what a caller has to what the model takes; data is then given raw.
         confidence: How to read a confidence; without it, the maximum softmax of a classifier's only output.
         batch_size: Size to which the first dimension is fixed.
+        shapes: Whole shapes of inputs with dimensions that may vary, by name.
+        signature: Which signature of a SavedModel or `.tflite`.
+        custom: Modules that register the classes a Keras file names.
         bounds: How far from the source the outputs may be, in place of the recipe's own bounds; without any limit in
-            it, outputs need not depend on the inputs either.
+            it, outputs need not depend on the inputs either. After training the reference is the trained model.
+        budget: What the conversion may cost.
         progress: Called with a line of text before each step.
 
     Raises:
-        HybridgeError: `source-invalid`, `file-not-found`, `recipe-unknown`, `data-invalid`, `conversion-failed`,
-            `parity-failed`, `confidence-invalid`, `extra-missing`, `usage`.
+        HybridgeError: `source-invalid`, `file-not-found`, `recipe-unknown`, `data-invalid`, `training-failed`,
+            `conversion-failed`, `parity-failed`, `budget-missed`, `confidence-invalid`, `extra-missing`, `usage`.
 
     Example:
         >>> conversion = convert("digits.keras", recipe="int8", representative="train.npz", evaluation="test.npz")
@@ -126,60 +148,175 @@ def convert(
         0.0028
         >>> conversion.save("digits-1.edge")
     """
-    report = progress or (lambda _: None)
-    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
-    _check_options(name, version, batch_size, preprocessing)
-    report("loading the source model")
-    opened = open_source(source)
-    inputs = pinned(opened.inputs, batch_size, opened.name)
-    _check_preprocessing(preprocessing, tuple(spec.name for spec in inputs))
-    report("reading data")
-    calibration = None if representative is None else load_dataset(representative, inputs, preprocessing)
-    judged = None if evaluation is None else load_dataset(evaluation, inputs, preprocessing)
-    report(f"converting with recipe {chosen.name}")
-    content = quantize(
-        opened.export(batch_size), chosen, calibration.batches(batch_size) if calibration is not None else ()
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_names(name, version)
+    check_data(chosen, representative=representative, training=training)
+    workbench = open_workbench(
+        source,
+        representative=representative,
+        evaluation=evaluation,
+        training=training,
+        slices=slices,
+        preprocessing=preprocessing,
+        labels=labels,
+        confidence=confidence,
+        batch_size=batch_size,
+        shapes=shapes,
+        signature=signature,
+        custom=custom,
+        progress=progress,
     )
-    model = _sound(content, opened)
-    report("comparing it with the source")
-    samples = judged or calibration or generate(inputs, _GENERATED_SAMPLES, preprocessing)
-    before, after = opened.predict(samples.inputs), run_converted(model, samples)
-    bundle_name = name or default_name(opened.name)
-    limits = bounds or chosen.bounds
+    limits = budget or Budget()
+    limits.check_possible(labelled=workbench.labelled)
+    conversion = apply_recipe(
+        workbench, chosen, name=name, version=version, bounds=bounds, max_drop=limits.max_drop
+    )
+    if limits.max_latency_ms is not None:
+        conversion = with_measured_latency(conversion)
+    check_budget(conversion, limits)
+    return conversion
+
+
+def apply_recipe(
+    workbench: Workbench,
+    recipe: Recipe,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    bounds: ParityBounds | None = None,
+    max_drop: float | None = None,
+) -> Conversion:
+    """Makes and checks one bundle.
+
+    Args:
+        workbench: The source and its data.
+        recipe: What to do.
+        name: What to call the bundle; the source's own name without it.
+        version: Of the bundle.
+        bounds: In place of the recipe's own.
+        max_drop: Accuracy that may be lost: training stops early once it keeps well within.
+
+    Raises:
+        HybridgeError: As `convert`.
+    """
+    bundle_name = name or default_name(workbench.source.name)
+    source, tuned = workbench.source, None
+    if recipe.training is not None:
+        workbench.report(f"fine-tuning for recipe {recipe.name}")
+        bits = 4 if recipe.quantization.precision in (Precision.INT4, Precision.INT4_BLOCK32) else 8
+        tuned = workbench.fine_tuned(recipe.training, weight_bits=bits, max_drop=max_drop)
+        source = source.with_weights(tuned.weights)
+    workbench.report(f"converting with recipe {recipe.name}")
+    float_model = workbench.float_model if tuned is None else source.export(workbench.inputs)
+    ranges = workbench.ranges(float_model) if recipe.needs_representative else None
+    content, sparsity = encode_sparse(quantize(float_model, recipe.quantization, ranges))
+    model = _sound(content, source)
+    workbench.report("comparing it with the source")
+    samples, expected = workbench.judged, workbench.expected
+    received = run_converted(model, samples)
+    limits = bounds or recipe.bounds
     if limits != ParityBounds():
-        check_informative(before, bundle_name)
-    check_parity(before, after, limits, bundle_name)
-    confidence = confidence or _confidence(before)
-    scores = _scores(confidence, before, labels)
-    parity = measure_parity(before, after, generated=judged is None and calibration is None, scores=scores)
-    accuracy = _accuracy(judged, before, after, scores)
-    size = Size(source=opened.weight_bytes, model=len(content), deflated=len(zlib.compress(content, 9)))
+        workbench.check_informative()
+    # What conversion may change is bounded beside the model that was converted; what training changed, accuracy shows.
+    reference = expected if tuned is None else source.predict(samples.inputs)
+    check_parity(reference, received, limits, bundle_name)
+    scores = workbench.scores
+    parity = measure_parity(expected, received, generated=workbench.generated, scores=scores)
+    accuracy = _accuracy(workbench, received)
+    size = Size(
+        source=workbench.source.weight_bytes,
+        model=len(content),
+        deflated=len(zlib.compress(content, 9)),
+    )
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=bundle_name,
         version=version,
         signature=Signature(model.inputs, model.outputs, model.signature_key),
-        preprocessing=preprocessing,
-        labels=labels,
-        confidence=confidence,
+        preprocessing=workbench.preprocessing,
+        labels=workbench.labels,
+        confidence=workbench.confidence,
         metrics=Metrics(accuracy=accuracy, parity=parity, size=size),
-        lineage=_lineage(opened, chosen, calibration if chosen.needs_representative else None),
+        lineage=_lineage(workbench, recipe),
         requirements=Requirements(
             operators=tuple(sorted({operation.name for operation in operations(content)}))
         ),
     )
     bundle = Bundle.create(manifest, {manifest.model: content})
-    return Conversion(bundle, chosen, coverage(content, chosen), parity, size, accuracy)
+    return Conversion(
+        bundle=bundle,
+        recipe=recipe,
+        coverage=coverage(content, recipe.quantization),
+        parity=parity,
+        size=size,
+        accuracy=accuracy,
+        sparsity=sparsity,
+        fine_tuned=tuned,
+        outputs=received,
+        workbench=workbench,
+    )
+
+
+def check_budget(conversion: Conversion, budget: Budget) -> None:
+    """Refuses a conversion that costs more than it may.
+
+    Raises:
+        HybridgeError: `budget-missed`, with what it reached.
+    """
+    if misses := conversion.misses(budget):
+        raise HybridgeError(
+            ErrorCode.BUDGET_MISSED,
+            f"recipe '{conversion.recipe.name}'",
+            received=", ".join(misses),
+            expected="a model within the budget",
+            fix="use another recipe, or let --search find one",
+        )
+
+
+def with_measured_latency(conversion: Conversion) -> Conversion:
+    """The conversion with the latency of its bundle on this machine, one thread, in the manifest."""
+    from edge_runtime.latency import measure_latency, with_latency
+
+    probes = measure_latency(conversion.bundle.files[conversion.bundle.manifest.model], runs=50)
+    return replace(conversion, bundle=with_latency(conversion.bundle, probes))
 
 
 def default_name(source: str) -> str:
     """The bundle name for a source of that name: without suffix, other characters than a name may have as ``-``."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", source.removesuffix(".keras")).strip("-._+") or "model"
+    stem = re.sub(r"\.(keras|h5|hdf5|tflite)$", "", source)
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("-._+") or "model"
 
 
-def _check_options(
-    name: str | None, version: str, batch_size: int, preprocessing: tuple[RawInput, ...]
-) -> None:
+def check_data(recipe: Recipe, *, representative: object | None, training: object | None) -> None:
+    """Refuses a recipe whose data was not given, before anything is loaded.
+
+    Raises:
+        HybridgeError: `data-invalid`.
+    """
+    if recipe.needs_representative and representative is None:
+        raise HybridgeError(
+            ErrorCode.DATA_INVALID,
+            f"recipe '{recipe.name}'",
+            received="no representative dataset",
+            expected="some hundred inputs as the device will see them",
+            fix="give them (representative=, or --representative data.npz)",
+        )
+    if recipe.training is not None and training is None and representative is None:
+        raise HybridgeError(
+            ErrorCode.DATA_INVALID,
+            f"recipe '{recipe.name}'",
+            received="no samples to train on",
+            expected="some thousand samples, labelled or not",
+            fix="give them (training=, or --train data.npz)",
+        )
+
+
+def check_names(name: str | None, version: str) -> None:
+    """Refuses a name or version that a bundle cannot have.
+
+    Raises:
+        HybridgeError: `usage`.
+    """
     for what, text in (("name", name), ("version", version)):
         try:
             msgspec.convert(text, Name | None)
@@ -190,25 +327,6 @@ def _check_options(
                 received=f"'{text}'",
                 expected="letters, digits and . _ + -, beginning with a letter or digit, at most 128",
             ) from error
-    if batch_size < 1 or (preprocessing and batch_size != 1):
-        raise HybridgeError(
-            ErrorCode.USAGE,
-            "batch size",
-            received=str(batch_size),
-            expected="1, as preprocessing makes one sample at a time" if preprocessing else "1 or more",
-        )
-
-
-def _check_preprocessing(preprocessing: tuple[RawInput, ...], inputs: tuple[str, ...]) -> None:
-    Preprocessor(preprocessing)  # refuses steps that do not exist
-    names = [raw.name for raw in preprocessing]
-    if unknown := [name for name in names if name not in inputs or names.count(name) > 1]:
-        raise HybridgeError(
-            ErrorCode.CHAIN_INVALID,
-            "preprocessing",
-            received=f"steps for {', '.join(unknown)}",
-            expected=f"steps for inputs among {', '.join(inputs)}, once each",
-        )
 
 
 def _sound(content: bytes, source: Source) -> Model:
@@ -229,38 +347,8 @@ def _sound(content: bytes, source: Source) -> Model:
     return model
 
 
-def _confidence(outputs: dict[str, Array]) -> Confidence | None:
-    """The maximum softmax of a model whose only output is a row of class scores."""
-    (name, output), *others = outputs.items()
-    if others or not _has_classes(output):
-        return None
-    probabilities = bool((output >= 0).all() and np.allclose(output.sum(axis=-1), 1.0, atol=1e-3))
-    return Confidence(output=name, score="max-softmax", activation="softmax" if probabilities else "none")
-
-
-def _scores(confidence: Confidence | None, outputs: dict[str, Array], labels: tuple[str, ...]) -> str | None:
-    """The output with class scores, by which accuracy is judged."""
-    if confidence is not None:
-        Scorer(confidence, tuple(outputs))  # refuses one that the outputs do not fit
-    name = confidence.output if confidence is not None and _has_classes(outputs[confidence.output]) else None
-    if labels and name is not None and len(labels) != outputs[name].shape[-1]:
-        raise HybridgeError(
-            ErrorCode.DATA_INVALID,
-            "labels",
-            received=f"{len(labels)} names",
-            expected=f"{outputs[name].shape[-1]}, one for each class of output '{name}'",
-            fix="give a name for each class, in the order of the classes",
-        )
-    return name
-
-
-def _has_classes(output: Array) -> bool:
-    return output.ndim == 2 and output.shape[-1] > 1 and output.dtype.kind == "f"
-
-
-def _accuracy(
-    data: Dataset | None, before: dict[str, Array], after: dict[str, Array], scores: str | None
-) -> Accuracy | None:
+def _accuracy(workbench: Workbench, received: Mapping[str, Array]) -> Accuracy | None:
+    data, scores = workbench.evaluation, workbench.scores
     if data is None or data.labels is None:
         return None
     if scores is None:
@@ -271,19 +359,29 @@ def _accuracy(
             expected="labels for a classifier",
             fix="leave 'label' out, or name the output in confidence",
         )
-    return measure_accuracy(before[scores], after[scores], data.labels)
+    return measure_accuracy(workbench.expected[scores], received[scores], data.labels, slices=data.slices)
 
 
-def _lineage(source: Source, recipe: Recipe, calibration: Dataset | None) -> Lineage:
+def _lineage(workbench: Workbench, recipe: Recipe) -> Lineage:
     from importlib import metadata
 
-    tools = {tool: metadata.version(tool) for tool in (*source.tools, "litert-quantizer")}
+    source, calibration, evaluation = workbench.source, workbench.calibration, workbench.evaluation
+    tools = [*source.tools, "litert-quantizer"]
+    trained_on = None
+    if recipe.training is not None:
+        tools += ["tensorflow-model-optimization", "tf-keras"]
+        trained_on = workbench.training or calibration
     return Lineage(
         source=source.name,
         source_digest=source.digest,
         recipe=recipe.name,
-        calibration_digest=None if calibration is None else calibration.digest,
-        tools={"hybridge": __version__, **tools},
+        recipe_definition=recipe.to_builtins(),
+        calibration_digest=calibration.digest
+        if calibration is not None and recipe.needs_representative
+        else None,
+        training_digest=None if trained_on is None else trained_on.digest,
+        evaluation_digest=None if evaluation is None else evaluation.digest,
+        tools={"hybridge": __version__, **{tool: metadata.version(tool) for tool in tools}},
         time=_time(source),
     )
 

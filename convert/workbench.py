@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convert.data import Dataset, DataSource, generate, load_dataset
-from convert.recipes import Recipe, Training
+from convert.recipes import Training
 from convert.sources import Source, open_source, pinned
 from convert.verification import check_informative
 from edge_runtime.confidence import Scorer
@@ -78,6 +79,11 @@ class Workbench:
         """The source's outputs for the samples that are compared."""
         return self.source.predict(self.judged.inputs)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy can be measured."""
+        return self.evaluation is not None and self.evaluation.labels is not None
+
     @cached_property
     def float_model(self) -> bytes:
         """The source as a float `.tflite`."""
@@ -97,9 +103,93 @@ class Workbench:
         """
         return _scores(self.confidence, self.expected, self.labels)
 
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What about the data looks wrong without being an error, a sentence each."""
+        from convert.data import scale_warnings
+
+        return tuple(
+            scale_warnings(
+                self.calibration,
+                self.evaluation,
+                self.training,
+                model=getattr(self.source, "model", None),
+            )
+        )
+
     def check_informative(self) -> None:
         """Refuses samples on which any conversion looks right; see `convert.verification`."""
         check_informative(self.expected, self.source.name)
+
+    def ranges(self, content: bytes) -> Ranges:
+        """Ranges of every tensor of a float `.tflite` of this model over the representative samples.
+
+        Raises:
+            HybridgeError: `data-invalid` without representative samples, or with samples that are all the same.
+        """
+        from convert.data import check_varied
+        from convert.quantization import calibrate
+
+        if self.calibration is None:
+            raise HybridgeError(
+                ErrorCode.DATA_INVALID,
+                f"calibration of '{self.source.name}'",
+                received="no representative dataset",
+                expected="some hundred inputs as the device will see them",
+                fix="give them (representative=, or --representative data.npz)",
+            )
+        key = hashlib.sha256(content).hexdigest()
+        if key not in self._ranges:
+            check_varied(self.calibration)
+            self.report(f"calibrating on {len(self.calibration)} samples")
+            self._ranges[key] = calibrate(content, self.calibration.batches(self.batch_size))
+        return self._ranges[key]
+
+    def fine_tuned(
+        self, training: Training, *, weight_bits: int = 8, max_drop: float | None = None
+    ) -> FineTuned:
+        """The model's weights after fine-tuning, by distillation from the source and from labels where there are any.
+
+        Raises:
+            HybridgeError: `source-invalid` for a source that is no Keras model; `data-invalid` without samples;
+                `training-failed`.
+        """
+        from convert.training import fine_tune
+
+        key = (training, weight_bits)
+        if key in self._trained:
+            return self._trained[key]
+        architecture = self.source.architecture
+        if architecture is None:
+            raise HybridgeError(
+                ErrorCode.SOURCE_INVALID,
+                f"source model '{self.source.name}'",
+                received="a model that cannot be built again to train it",
+                expected="a functional or sequential Keras model",
+                fix="convert the Keras model that it was saved from, or use a recipe that does not train",
+            )
+        data = self.training or self.calibration
+        if data is None:
+            raise HybridgeError(
+                ErrorCode.DATA_INVALID,
+                "fine-tuning",
+                received="no samples to train on",
+                expected="some thousand samples, labelled or not",
+                fix="give them (training=, or --train data.npz)",
+            )
+        targets = self.source.predict(data.inputs)
+        self._trained[key] = fine_tune(
+            architecture,
+            training,
+            inputs=data.inputs,
+            targets=targets,
+            labels=data.labels,
+            scores=self.scores,
+            weight_bits=weight_bits,
+            max_drop=max_drop,
+            progress=self.report,
+        )
+        return self._trained[key]
 
 
 def open_workbench(
@@ -135,7 +225,7 @@ def open_workbench(
     def load(given: DataSource | None, limit: int | None = None) -> Dataset | None:
         if given is None:
             return None
-        return load_dataset(given, inputs, preprocessing, slices=slices, limit=limit)
+        return load_dataset(given, inputs, preprocessing, slices=slices, limit=limit, labels=labels)
 
     return Workbench(
         source=opened,

@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks.demo.digits import FULL_SCALE, Samples
 from benchmarks.demo.scenario import Scenario
-from benchmarks.latency import machine_name
 from cloud_fallback import sweep
 from edge_runtime import Source, __version__
 from edge_runtime.errors import missing_extra
+from edge_runtime.latency import machine_name
 from edge_runtime.manifest import Confidence
 
 __all__ = ["render_report", "require_plots", "summary_rows"]

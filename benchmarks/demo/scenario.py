@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.demo.digits import Samples
-from benchmarks.timing import Timing
 from cloud_fallback import CloudFallback
 from edge_runtime import Bundle, Chain, HybridgeError, Source
 from edge_runtime.tensor_spec import Array
+from edge_runtime.timing import Timing
 
 __all__ = ["Outcome", "Scenario", "ask_cloud_alone", "run_device_alone", "run_scenario"]
 

@@ -2,6 +2,7 @@
 
 from convert.recipes.named import find_recipe, post_training, recipe_names, training_time
 from convert.recipes.recipe import (
+    Calibration,
     Clustering,
     Method,
     ParityBounds,
@@ -12,8 +13,10 @@ from convert.recipes.recipe import (
     Rule,
     Training,
 )
+from convert.recipes.recipe_file import load_recipe, recipe_toml, save_recipe
 
 __all__ = [
+    "Calibration",
     "Clustering",
     "Method",
     "ParityBounds",
@@ -24,7 +27,10 @@ __all__ = [
     "Rule",
     "Training",
     "find_recipe",
+    "load_recipe",
     "post_training",
     "recipe_names",
+    "recipe_toml",
+    "save_recipe",
     "training_time",
 ]

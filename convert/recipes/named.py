@@ -1,4 +1,4 @@
-"""The recipes that have a name: eight that only quantise, seven that train first, and each of those with each ending."""
+"""The recipes that have a name: eight that only quantise, seven that train first, and those with each ending."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convert.recipes.recipe import (
 )
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-__all__ = ["find_recipe", "post_training", "recipe_names", "training_time"]
+__all__ = ["default_bounds", "find_recipe", "post_training", "recipe_names", "training_time"]
 
 # What a sound conversion keeps easily and a broken one does not; what precision costs shows in accuracy.
 _BOUNDS = {
@@ -67,6 +67,14 @@ def training_time(name: str, precision: Precision | None = None) -> Recipe:
     return replace(post_training(ending), name=full_name, training=training, bounds=_TRAINED_BOUNDS)
 
 
+def default_bounds(recipe: Recipe) -> ParityBounds:
+    """What a model must keep within when its recipe does not say."""
+    if recipe.training is not None:
+        return _TRAINED_BOUNDS
+    precisions = {recipe.quantization.precision, *(rule.precision for rule in recipe.quantization.rules)}
+    return min((_BOUNDS[each] for each in precisions), key=_strictness)
+
+
 def recipe_names() -> tuple[str, ...]:
     """Names of all recipes; those that train come last and may be followed by ``+`` and the name of an ending."""
     return (*(precision.value for precision in Precision), *_TRAININGS)
@@ -78,14 +86,19 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         HybridgeError: `recipe-unknown`, with the names there are.
     """
-    if name in Precision:
-        return post_training(Precision(name))
+    precisions = {precision.value: precision for precision in Precision}
+    if name in precisions:
+        return post_training(precisions[name])
     if name in _TRAININGS:
         return training_time(name)
     training, _, ending = name.rpartition("+")
-    if training in _TRAININGS and ending in Precision:
-        return training_time(training, Precision(ending))
+    if training in _TRAININGS and ending in precisions:
+        return training_time(training, precisions[ending])
     raise _unknown(name)
+
+
+def _strictness(bounds: ParityBounds) -> float:
+    return float("inf") if bounds.min_snr_db is None else bounds.min_snr_db
 
 
 def _unknown(name: str) -> HybridgeError:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 __all__ = [
+    "Calibration",
     "Clustering",
     "Method",
     "ParityBounds",
@@ -22,7 +23,12 @@ __all__ = [
 
 
 class Precision(StrEnum):
-    """What is stored and computed in fewer bits; the name is also that of the plain recipe."""
+    """What is stored and computed in fewer bits; the name is also that of the plain recipe.
+
+    An operator whose kernel does not exist in a precision takes the next that does: `int4` and `int4-block32` become
+    `dynamic-int8`, `int8` and `int16x8` of a table of embeddings or inside a loop become `dynamic-int8` too; without
+    weights it stays float. Coverage says what each became.
+    """
 
     FLOAT32 = "float32"
     """Nothing."""
@@ -33,13 +39,19 @@ class Precision(StrEnum):
     DYNAMIC_INT8 = "dynamic-int8"
     """Weights in int8 a channel; activations quantised as they come."""
     INT8 = "int8"
-    """Weights, activations, inputs and outputs in int8, from calibrated ranges."""
+    """Weights in int8, activations, inputs and outputs in int8, from calibrated ranges."""
     INT16X8 = "int16x8"
-    """Weights in int8, activations in int16, from calibrated ranges."""
+    """Weights in int8, activations, inputs and outputs in int16, from calibrated ranges.
+
+    Runs on the runtime's reference kernels, some thirty times as slow as `int8` on x86-64.
+    """
     INT4 = "int4"
-    """Weights in int4 a channel; activations quantised as they come."""
+    """Weights of dense layers, embeddings and convolutions in int4 a channel; activations quantised as they come.
+
+    Small, not fast: int4 convolutions have no fast kernel. A rule that gives ``CONV_2D`` `dynamic-int8` makes them so.
+    """
     INT4_BLOCK32 = "int4-block32"
-    """Weights in int4 with a scale for each 32 of a row; activations quantised as they come."""
+    """Weights of dense layers and embeddings in int4 with a scale for each 32 of a row; others in `dynamic-int8`."""
 
     @property
     def needs_representative(self) -> bool:
@@ -48,13 +60,35 @@ class Precision(StrEnum):
 
 
 class Method(StrEnum):
-    """How litert-quantizer chooses the scale of a weight; see its algorithms for the papers."""
+    """How litert-quantizer chooses the scale of a weight.
+
+    An operator that a method does not cover takes `min-max`.
+    """
 
     MIN_MAX = "min-max"
+    """From the largest weight."""
     MSE = "mse"
+    """From the weights' mean square, as if they were normally distributed."""
     OCTAV = "octav"
+    """The clipping of least square error (Sakr et al., 2022)."""
     GPTQ = "gptq"
+    """Dense layers and convolutions: weights make up for the rounding of others (Frantar et al., 2022)."""
     OSCAR = "oscar"
+    """Dense layers in `dynamic-int8` or int4: scales inputs and clips weights by how much they matter."""
+
+    @property
+    def needs_representative(self) -> bool:
+        """Whether it weighs weights by what the model computes with them."""
+        return self in (Method.GPTQ, Method.OSCAR)
+
+
+class Calibration(StrEnum):
+    """How the range of an activation follows from those of single samples."""
+
+    MIN_MAX = "min-max"
+    """The smallest and the largest value of all."""
+    MOVING_AVERAGE = "moving-average"
+    """An average of each sample's own range in which the latest count most: narrower, and blind to rare values."""
 
 
 class ParityBounds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -73,8 +107,10 @@ class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """What differs for some operators; of several rules that match, the last holds.
 
     Attributes:
-        layers: A regular expression, searched for in the names of the tensors that an operator makes.
-        operators: Names such as ``CONV_2D``; none given means all.
+        layers: A regular expression, searched for in each name of an operator: those of the tensors it makes and of its
+            constants. A rule that matches nothing is refused.
+        operators: Names such as ``CONV_2D``; none given means all. ``INPUT`` and ``OUTPUT`` are the ends of the model,
+            by which an `int8` model takes or gives float.
         precision: Theirs; ``float32`` keeps them float.
         method: How scales of their weights are chosen.
     """
@@ -91,18 +127,27 @@ class Quantization(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     Attributes:
         precision: Of every operator that no rule names.
         method: How scales of weights are chosen.
+        calibration: How ranges of activations are read.
         rules: Exceptions, such as layers that stay float.
     """
 
     precision: Precision = Precision.FLOAT32
     method: Method = Method.MIN_MAX
+    calibration: Calibration = Calibration.MIN_MAX
     rules: tuple[Rule, ...] = ()
 
     @property
     def needs_representative(self) -> bool:
-        """Whether any operator's ranges of activations are calibrated, or its weights by GPTQ."""
-        parts = (self, *self.rules)
-        return any(part.precision.needs_representative or part.method is Method.GPTQ for part in parts)
+        """Whether any operator's activations or weights are quantised by what representative samples show."""
+        parts = [(self.precision, self.method), *((rule.precision, rule.method) for rule in self.rules)]
+        return any(
+            precision.needs_representative or (method.needs_representative and precision not in _UNROUNDED)
+            for precision, method in parts
+        )
+
+
+# Without scales to choose.
+_UNROUNDED = (Precision.FLOAT32, Precision.FLOAT16)
 
 
 class Pruning(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

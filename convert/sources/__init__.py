@@ -1,7 +1,18 @@
 """What can be converted: one module for each kind of source, all behind the `Source` protocol."""
 
-from convert.sources.export import pinned
+from convert.sources.input_shapes import parse_input, pinned
 from convert.sources.keras_source import KerasSource
+from convert.sources.saved_model_source import SavedModelSource
 from convert.sources.source import Architecture, Source, open_source
+from convert.sources.tflite_source import TFLiteSource
 
-__all__ = ["Architecture", "KerasSource", "Source", "open_source", "pinned"]
+__all__ = [
+    "Architecture",
+    "KerasSource",
+    "SavedModelSource",
+    "Source",
+    "TFLiteSource",
+    "open_source",
+    "parse_input",
+    "pinned",
+]

@@ -1,8 +1,8 @@
-"""From a Keras model to a float `.tflite` of builtin operators, with names and order kept.
+"""From a TensorFlow function to a float `.tflite` of builtin operators, with names and order kept.
 
-The way is `keras.export.ExportArchive` with a signature that names its tensors, then the converter for saved models:
+The way is a saved model with one signature that names its tensors, then the converter for saved models:
 `TFLiteConverter.from_keras_model` loses the names of outputs and fails on dictionary inputs and on recurrent layers of
-unknown batch size.
+unknown batch size, and `from_concrete_functions` can convert weights that were never set.
 """
 
 from __future__ import annotations
@@ -10,96 +10,42 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from convert.quantization.flatbuffer import in_order
 from convert.libraries import load_library
+from convert.quantization.flatbuffer import in_order
+from convert.sources.kept_state import check_stateless, is_marked, refuse_state, remove_marks
+from convert.sources.lost_activation import RECTIFIERS, has_suspects, lift_products, refuse_suspects
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
-__all__ = ["SIGNATURE_KEY", "export_keras", "pinned"]
+__all__ = ["SIGNATURE_KEY", "export_function"]
 
 SIGNATURE_KEY = "serving_default"
-
-# Names of a TensorFlow signature; others are changed on the way.
-_SIGNATURE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 
 # How the converter names an operator for which it would need TensorFlow's own kernels ("Flex"), or none.
 _NOT_BUILTIN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
 
 
-def pinned(
-    inputs: tuple[TensorSpec, ...],
-    batch_size: int,
-    name: str,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> tuple[TensorSpec, ...]:
-    """The inputs with every dimension fixed: those in `shapes` as it says, else the first one at `batch_size`.
-
-    Args:
-        inputs: What the model takes.
-        batch_size: Size of the first dimension.
-        name: What to call the model in errors.
-        shapes: Whole shapes, the batch included, by name of the input.
-
-    Raises:
-        HybridgeError: `source-invalid` for another dimension that may vary, a batch that is fixed at another size, or a
-            name that a signature cannot have.
-    """
-    return tuple(_pinned(spec, batch_size, name) for spec in inputs)
-
-
-def _pinned(spec: TensorSpec, batch_size: int, name: str) -> TensorSpec:
-    what = f"input '{spec.name}' of source model '{name}'"
-    shape = f"shape ({', '.join(map(str, spec.shape))})"
-    if not _SIGNATURE_NAME.fullmatch(spec.name):
-        raise HybridgeError(
-            ErrorCode.SOURCE_INVALID,
-            what,
-            received="a name that a signature cannot have",
-            expected="letters, digits and . _ -, beginning with a letter or digit",
-            fix="rename the input layer",
-        )
-    if any(isinstance(size, str) for size in spec.shape[1:]):
-        raise HybridgeError(
-            ErrorCode.SOURCE_INVALID,
-            what,
-            received=shape,
-            expected="fixed sizes after the batch",
-            fix="rebuild it with a keras.Input of fixed size, such as keras.Input((224, 224, 3)), and set_weights",
-        )
-    if not spec.shape or spec.shape[0] not in ("batch", batch_size):
-        raise HybridgeError(
-            ErrorCode.SOURCE_INVALID,
-            what,
-            received=shape,
-            expected=f"a first dimension that is the batch, of size {batch_size}",
-            fix="convert it with the batch size that it has (--batch-size)",
-        )
-    return replace(spec, shape=(batch_size, *spec.shape[1:]))
-
-
-def export_keras(
-    model: Any,
+def export_function(
     call: Callable[[Mapping[str, Any]], dict[str, Any]],
     inputs: tuple[TensorSpec, ...],
     output_names: tuple[str, ...],
     name: str,
 ) -> bytes:
-    """Traces `call` and converts it.
+    """Traces `call` and converts it, its variables frozen.
 
     Args:
-        model: The model whose variables `call` uses.
         call: The model as a function of named tensors.
         inputs: What it takes, every size fixed.
         output_names: Names of what it returns, in the order that the file shall have.
         name: What to call the model in errors.
 
     Raises:
-        HybridgeError: `conversion-failed`, naming the operators that no device runtime has.
+        HybridgeError: `conversion-failed`, naming the operators that no device runtime has, or for products whose
+            activation the converter would lose; `source-invalid` for a model that changes its variables as it runs.
     """
-    tensorflow, keras = load_library("tensorflow"), load_library("keras")
+    tensorflow = load_library("tensorflow")
     signature = [tensorflow.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in inputs]
 
     @tensorflow.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
@@ -107,16 +53,36 @@ def export_keras(
         return call({spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)})
 
     try:
+        traced = serve.get_concrete_function()
+        definition = traced.graph.as_graph_def()
+        operators = _operators(definition)
+        check_stateless(operators, name)
+        rectifies = bool(operators & RECTIFIERS)
         with tempfile.TemporaryDirectory(prefix="hybridge-") as folder:
-            archive = keras.export.ExportArchive()
-            archive.track(model)
-            archive.add_endpoint(SIGNATURE_KEY, serve)
-            archive.write_out(folder, verbose=False)
+            # All that the signature reads, and nothing else: saving a model whole traces it once more for each layer.
+            module = tensorflow.Module()
+            module.weights = list(traced.graph.variables)
+            tensorflow.saved_model.save(module, folder, signatures={SIGNATURE_KEY: serve})
+            if is_marked(definition):
+                remove_marks(folder)
             content = _convert_saved_model(tensorflow, folder)
+            if rectifies and has_suspects(content):
+                lift_products(folder)
+                content = _convert_saved_model(tensorflow, folder)
+    except HybridgeError:
+        raise
     except Exception as error:
         # The converter and the layers it traces raise whatever they like; all of it means the same here.
         raise _failed(error, name) from error
+    refuse_state(content, name)
+    if rectifies:
+        refuse_suspects(content, name)
     return in_order(content, tuple(spec.name for spec in inputs), output_names)
+
+
+def _operators(definition: Any) -> frozenset[str]:
+    bodies = [definition.node, *(function.node_def for function in definition.library.function)]
+    return frozenset(node.op for body in bodies for node in body)
 
 
 def _convert_saved_model(tensorflow: Any, folder: str) -> bytes:
@@ -135,6 +101,14 @@ def _failed(error: Exception, name: str) -> HybridgeError:
             received=f"the operators {', '.join(operators)}",
             expected="operators that the TFLite runtime has builtin",
             fix="replace them in the model, or leave that part to a chain's operator",
+        )
+    if "untracked" in str(error):
+        return HybridgeError(
+            ErrorCode.CONVERSION_FAILED,
+            f"source model '{name}'",
+            received="a lookup table or another resource that is no variable",
+            expected="variables and operators only",
+            fix="look words or keys up before the model, and give it their indices",
         )
     lines = str(error).strip().splitlines()
     return HybridgeError(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convert.libraries import load_library
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["Interface", "find_interface"]
+
+
+# Names of a TensorFlow signature; others are changed on the way.
+_SIGNATURE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Interface:
     call: Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def find_interface(model: Any, name: str) -> Interface:
+def find_interface(keras: Any, model: Any, name: str) -> Interface:
     """The interface of a built Keras model.
 
     Names of inputs are the keys of a dictionary input, else the names of the input layers, else (a subclassed model)
@@ -37,29 +41,33 @@ def find_interface(model: Any, name: str) -> Interface:
     make them, else ``output`` or ``output_0``, ``output_1``...
 
     Args:
+        keras: The library that made the model, Keras 3 or `tf_keras`.
         model: The model.
         name: What to call it in errors.
 
     Raises:
         HybridgeError: `source-invalid` for inputs or outputs that cannot be named or nest.
     """
-    keras = load_library("keras")
-    if isinstance(model, keras.Sequential):
+    if isinstance(model, keras.Sequential) and model.inputs:
         symbolic = {_layer_name(model.inputs[0]): model.inputs[0]}
-        return _interface(model, symbolic, _only_positional, lambda _: (model.layers[-1].name,), name)
-    if hasattr(model, "output_names"):
+        interface = _interface(model, symbolic, _only_positional, lambda _: (model.layers[-1].name,), name)
+    elif getattr(model, "output_names", None):
         structure = model.input
         symbolic = (
             dict(structure)
             if isinstance(structure, Mapping)
-            else {_layer_name(tensor): tensor for tensor in keras.tree.flatten(structure)}
+            else {_layer_name(tensor): tensor for tensor in model.inputs}
         )
         if len(symbolic) != len(model.inputs):
             raise _unnamed(name, "inputs", "a nested structure, or two of one name")
         pack = _packer(structure, tuple(symbolic))
-        return _interface(model, symbolic, pack, lambda _: _layer_names(model), name)
-    symbolic, pack = _subclassed_inputs(keras, model, name)
-    return _interface(model, symbolic, pack, _numbered, name)
+        interface = _interface(model, symbolic, pack, lambda _: _layer_names(model), name)
+    else:
+        symbolic, pack = _subclassed_inputs(keras, model, name)
+        interface = _interface(model, symbolic, pack, _numbered, name)
+    _check_names(interface.inputs, "input", name)
+    _check_names(interface.outputs, "output", name)
+    return interface
 
 
 _Pack = Callable[[Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -115,31 +123,78 @@ def _only_positional(tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[
     return tuple(tensors.values()), {}
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
 def _subclassed_inputs(keras: Any, model: Any, name: str) -> tuple[dict[str, Any], _Pack]:
-    # What Keras's own export reads: the shapes that the model was built with, by parameter.
-    shapes: dict[str, Any] | None = getattr(model, "_build_shapes_dict", None)
-    if not shapes:
+    parameters = [key for key in inspect.signature(model.call).parameters if key not in ("training", "mask")]
+    recorded = _recorded(model, parameters)
+    if not recorded:
         raise _unnamed(name, "inputs", "a subclassed model that records no shapes")
 
-    def tensor(key: str, shape: Any) -> Any:
-        if not all(size is None or isinstance(size, int) for size in shape):
+    def tensor(key: str, spec: Any) -> Any:
+        if not isinstance(spec, _Recorded):
             raise _unnamed(name, "inputs", "a nested structure")
-        return keras.KerasTensor((None, *shape[1:]), dtype=model.input_dtype or "float32", name=key)
+        return keras.Input(batch_shape=(None, *spec.shape[1:]), dtype=spec.dtype, name=key)
 
-    parameters = [key for key in inspect.signature(model.call).parameters if key not in ("training", "mask")]
-    if len(shapes) > 1:
-        named = {key.removesuffix("_shape"): shape for key, shape in shapes.items()}
-        return {key: tensor(key, shape) for key, shape in named.items()}, lambda tensors: ((), dict(tensors))
-    shape = next(iter(shapes.values()))
-    if isinstance(shape, Mapping):
-        return {key: tensor(key, each) for key, each in shape.items()}, lambda tensors: ((dict(tensors),), {})
-    if shape and isinstance(shape[0], list | tuple):
-        named = {f"{parameters[0]}_{index}": each for index, each in enumerate(shape)}
+    if len(recorded) > 1:
+        return {key: tensor(key, spec) for key, spec in recorded.items()}, lambda tensors: ((), dict(tensors))
+    ((parameter, spec),) = recorded.items()
+    if isinstance(spec, Mapping):
+        return {key: tensor(key, each) for key, each in spec.items()}, lambda tensors: ((dict(tensors),), {})
+    if isinstance(spec, list):
+        named = {f"{parameter}_{index}": each for index, each in enumerate(spec)}
         return (
             {key: tensor(key, each) for key, each in named.items()},
             lambda tensors: (([tensors[key] for key in named],), {}),
         )
-    return {parameters[0]: tensor(parameters[0], shape)}, _only_positional
+    return {parameter: tensor(parameter, spec)}, _only_positional
+
+
+def _recorded(model: Any, parameters: list[str]) -> dict[str, Any]:
+    """What a subclassed model was built with, by parameter; it is what Keras's own export reads."""
+    shapes: Mapping[str, Any] | None = getattr(model, "_build_shapes_dict", None)
+    if shapes:
+        dtype = model.input_dtype or "float32"
+        found = {key.removesuffix("_shape"): _of_shape(shape, dtype) for key, shape in shapes.items()}
+        # A single one goes by a name of Keras's own.
+        return found if len(found) > 1 else {parameters[0]: next(iter(found.values()))}
+    if callable(getattr(model, "save_spec", None)) and model.save_spec() is not None:
+        positional, keywords = model.save_spec()
+        given = {**dict(zip(parameters, positional, strict=False)), **keywords}
+        return {key: _of_spec(spec) for key, spec in given.items() if key in parameters and spec is not None}
+    return {}
+
+
+def _of_shape(shape: Any, dtype: str) -> Any:
+    if isinstance(shape, Mapping):
+        return {key: _of_shape(each, dtype) for key, each in shape.items()}
+    if any(isinstance(each, list | tuple | Mapping) for each in shape):
+        return [_of_shape(each, dtype) for each in shape]
+    return _Recorded(tuple(shape), dtype)
+
+
+def _of_spec(spec: Any) -> Any:
+    if isinstance(spec, Mapping):
+        return {key: _of_spec(each) for key, each in spec.items()}
+    if isinstance(spec, list | tuple):
+        return [_of_spec(each) for each in spec]
+    return _Recorded(tuple(spec.shape), _dtype_name(spec.dtype))
+
+
+def _check_names(specs: tuple[TensorSpec, ...], kind: str, name: str) -> None:
+    for spec in specs:
+        if not _SIGNATURE_NAME.fullmatch(spec.name):
+            raise HybridgeError(
+                ErrorCode.SOURCE_INVALID,
+                f"{kind} '{spec.name}' of source model '{name}'",
+                received="a name that a signature cannot have",
+                expected="letters, digits and . _ -, beginning with a letter or digit",
+                fix=f"rename the {kind} layer",
+            )
 
 
 def _layer_names(model: Any) -> tuple[str, ...]:
@@ -154,7 +209,8 @@ def _numbered(count: int) -> list[str]:
 
 def _layer_name(tensor: Any) -> str:
     # The tensor of a nameless keras.Input has a name that counts what the process made before; its layer's is saved.
-    return str(tensor._keras_history.operation.name)
+    made_by = tensor._keras_history
+    return str((made_by.operation if hasattr(made_by, "operation") else made_by.layer).name)
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:
@@ -162,7 +218,12 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
         size if size is not None else ("batch" if axis == 0 else f"dim{axis}")
         for axis, size in enumerate(tensor.shape)
     )
-    return TensorSpec(name=name, shape=shape, dtype=str(tensor.dtype))
+    return TensorSpec(name=name, shape=shape, dtype=_dtype_name(tensor.dtype))
+
+
+def _dtype_name(dtype: Any) -> str:
+    # Keras 3 has strings, tf_keras has TensorFlow's types.
+    return str(getattr(dtype, "name", dtype))
 
 
 def _unnamed(name: str, what: str, received: str) -> HybridgeError:

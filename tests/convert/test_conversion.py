@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from convert import ParityBounds, convert, recipe_names
-from convert.quantization.flatbuffer import operations
-from convert.quantization.quantize import quantize
-from convert.recipes import full_int8
+from convert import Budget, ParityBounds, Precision, convert, find_recipe
+from convert.quantization import calibrate, operations, quantize
 from edge_runtime import Bundle, Chain, Confidence, ErrorCode, HybridgeError, Model
 from edge_runtime.manifest import PreprocessingStep, RawInput
 from edge_runtime.tensor_spec import TensorSpec
@@ -28,7 +26,7 @@ def code_of(*arguments: Any, **options: Any) -> tuple[ErrorCode, str]:
     return caught.value.code, caught.value.message
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", list(Precision))
 def test_a_classifier_loses_less_than_a_point_with_every_recipe(digits: Digits, recipe: str) -> None:
     conversion = convert(
         digits.file, recipe=recipe, representative=digits.calibration, evaluation=digits.evaluation
@@ -41,7 +39,8 @@ def test_a_classifier_loses_less_than_a_point_with_every_recipe(digits: Digits, 
     assert conversion.parity.label_agreement > 0.98
     assert conversion.parity.data == "user"
     manifest = conversion.bundle.manifest
-    assert manifest.signature.inputs[0].dtype == ("int8" if recipe == "int8" else "float32")
+    taken = {"int8": "int8", "int16x8": "int16"}.get(recipe, "float32")
+    assert manifest.signature.inputs[0].dtype == taken
     assert (conversion.coverage.left_float == {}) == (recipe != "float32")
     assert manifest.metrics.size == conversion.size
     assert conversion.size.model == len(conversion.bundle.model_content)
@@ -50,11 +49,11 @@ def test_a_classifier_loses_less_than_a_point_with_every_recipe(digits: Digits, 
 def test_each_recipe_is_smaller_than_float32(digits: Digits) -> None:
     sizes = {
         recipe: convert(digits.file, recipe=recipe, representative=digits.calibration).size
-        for recipe in recipe_names()
+        for recipe in Precision
     }
     weights = sizes["float32"].source
     assert sizes["float16"].model < sizes["float32"].model - 0.4 * weights
-    for recipe in ("dynamic-int8", "int8"):
+    for recipe in ("weight-only-int8", "dynamic-int8", "int8", "int16x8", "int4"):
         assert sizes[recipe].model < sizes["float32"].model - 0.5 * weights
     assert all(size.deflated < size.model for size in sizes.values())
 
@@ -138,11 +137,12 @@ def test_calibration_covers_the_range_of_every_sample_in_any_order(keras: Any) -
     content = convert(keras.Model(x, keras.layers.Dense(3, name="y")(x))).bundle.model_content
     rows = np.zeros((100, 1, 4), np.float32)
     rows[0] = [[-3, 5, 0, 0]]
-    quantized = quantize(content, full_int8(), [{"x": row} for row in rows])
+    int8 = find_recipe("int8").quantization
+    quantized = quantize(content, int8, calibrate(content, [{"x": row} for row in rows]))
     quantization = Model(quantized).inputs[0].quantization
     assert quantization is not None
     assert quantization.scale[0] == pytest.approx(8 / 255, rel=1e-3)
-    assert quantized == quantize(content, full_int8(), [{"x": row} for row in rows[::-1]])
+    assert quantized == quantize(content, int8, calibrate(content, [{"x": row} for row in rows[::-1]]))
 
 
 def test_operators_that_stay_float_are_reported(keras: Any) -> None:
@@ -166,7 +166,7 @@ def test_several_outputs_keep_their_order_through_every_recipe(keras: Any) -> No
         name: random.standard_normal((64, size)).astype(np.float32)
         for name, size in (("zeta", 4), ("alpha", 6))
     }
-    for recipe in recipe_names():
+    for recipe in Precision:
         signature = convert(model, recipe=recipe, representative=data).bundle.manifest.signature
         assert [spec.name for spec in signature.inputs] == ["zeta", "alpha"]
         assert [spec.name for spec in signature.outputs] == ["z", "a"]
@@ -198,10 +198,11 @@ def test_parity_out_of_bounds_is_refused_and_the_bounds_can_be_set(digits: Digit
     assert "at least 90 dB" in message
     # Ranges of black images only: every real one saturates.
     black = {"image": np.zeros((8, 8, 8, 1), np.float32)}
+    black["image"][0, 0, 0, 0] = 1e-3
     assert code_of(digits.file, recipe="int8", representative=black, evaluation=digits.evaluation)[0] is (
         ErrorCode.PARITY_FAILED
     )
-    anything = replace(full_int8(), bounds=ParityBounds())
+    anything = replace(find_recipe("int8"), bounds=ParityBounds())
     assert convert(digits.file, recipe=anything, representative=black, evaluation=digits.evaluation).accuracy
 
 
@@ -219,7 +220,10 @@ def test_a_model_that_ignores_its_input_is_not_certified(keras: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ({"recipe": "int4"}, ErrorCode.RECIPE_UNKNOWN, "int4"),
+        ({"recipe": "int9"}, ErrorCode.RECIPE_UNKNOWN, "int9"),
+        ({"recipe": "qat+int9"}, ErrorCode.RECIPE_UNKNOWN, "qat+int9"),
+        ({"recipe": "prune"}, ErrorCode.DATA_INVALID, "no samples to train on"),
+        ({"budget": Budget(max_drop=0.01)}, ErrorCode.USAGE, "--max-drop"),
         ({"recipe": "int8"}, ErrorCode.DATA_INVALID, "no representative dataset"),
         ({"name": "../digits"}, ErrorCode.USAGE, "bundle name"),
         ({"version": ""}, ErrorCode.USAGE, "bundle version"),
@@ -267,3 +271,52 @@ def test_the_source_model_is_left_as_it_was(digits: Digits) -> None:
     for weight, was in zip(digits.model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, was)
     assert msgspec.json.encode(str(digits.model.get_config())) == config
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(max_size=1000), "(at most 1,000)"),
+        (Budget(min_agreement=1.0, max_drop=1.0), "agreement"),
+        (Budget(max_latency_ms=1e-6), "ms (at most 1e-06)"),
+    ],
+)
+def test_a_conversion_that_misses_its_budget_fails_with_what_it_reached(
+    digits: Digits, budget: Budget, said: str
+) -> None:
+    code, message = code_of(
+        digits.file,
+        recipe=replace(find_recipe("int4"), bounds=ParityBounds()),
+        evaluation=digits.evaluation,
+        budget=budget,
+    )
+    assert code is ErrorCode.BUDGET_MISSED
+    assert said in message
+
+
+def test_a_latency_that_was_asked_for_is_in_the_manifest_and_nowhere_else(digits: Digits) -> None:
+    timed = convert(digits.file, budget=Budget(max_latency_ms=1000.0))
+    assert timed.latency_ms is not None
+    assert 0 < timed.latency_ms < 1000
+    assert convert(digits.file).bundle.manifest.metrics.latency == ()
+
+
+def test_a_recipe_in_a_bundle_is_done_again_to_the_same_bytes(digits: Digits, tmp_path: Path) -> None:
+    given = {"representative": digits.calibration, "evaluation": digits.evaluation}
+    first = convert(digits.file, recipe="int8", **given)
+    path = first.save(tmp_path)
+    again = convert(digits.file, recipe=str(path), **given)
+    assert again.recipe == first.recipe
+    assert again.bundle.to_bytes() == first.bundle.to_bytes()
+
+
+def test_accuracy_is_broken_down_by_slices(digits: Digits) -> None:
+    dark = digits.test.mean((1, 2, 3)) < np.median(digits.test.mean((1, 2, 3)))
+    data = {"image": digits.test, "label": digits.test_labels, "dark": dark}
+    accuracy = convert(digits.file, recipe="dynamic-int8", evaluation=data, slices=("dark", "label")).accuracy
+    assert accuracy is not None
+    by_slice = {(each.name, each.value): each for each in accuracy.slices}
+    assert len(by_slice) == 12
+    assert sum(each.samples for each in accuracy.slices if each.name == "label") == len(digits.test)
+    total = sum(each.converted * each.samples for each in accuracy.slices if each.name == "dark")
+    assert total / len(digits.test) == pytest.approx(accuracy.converted)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from convert.recipes import ParityBounds
-from convert.verification import check_informative, check_parity, measure_accuracy, measure_parity
+from convert.verification import (
+    check_informative,
+    check_parity,
+    measure_accuracy,
+    measure_confusion,
+    measure_drop,
+    measure_outputs,
+    measure_parity,
+)
 from edge_runtime import ErrorCode, HybridgeError
 
 SCORES = np.array([[0.0, 1.0], [1.0, 0.0], [0.25, 0.75]], np.float32)
@@ -101,3 +109,97 @@ def test_agreement_on_outputs_that_ignore_the_input_is_no_evidence() -> None:
         check_informative({"y": rounding}, "digits")
     check_informative({"constant": constant, "y": np.arange(4, dtype=np.float32)[:, np.newaxis]}, "digits")
     check_informative({"y": constant[:1]}, "digits")
+
+
+def test_each_output_is_compared_by_itself() -> None:
+    outputs = {"same": SCORES, "off": SCORES * 100}
+    same, off = measure_outputs(outputs, {"same": SCORES, "off": SCORES * 100 + np.float32(1)})
+    assert (same.name, same.max_abs_error, same.snr_db, same.relative_error) == ("same", 0.0, None, 0.0)
+    assert off.max_abs_error == pytest.approx(1)
+    assert off.mean_abs_error == pytest.approx(1)
+    assert off.relative_error == pytest.approx(0.01)
+    assert off.snr_db == pytest.approx(10 * np.log10((2e4 + 625 + 5625) / 6))
+
+
+def test_accuracy_is_broken_down_by_sorted_groups() -> None:
+    labels = np.array([1, 0, 0])
+    slices = {"size": np.array([10, 9, 10]), "writer": np.array(["bob", "ann", "ann"])}
+    accuracy = measure_accuracy(SCORES, SCORES[:, ::-1], labels, slices=slices)
+    found = [(each.name, each.value, each.source, each.converted, each.samples) for each in accuracy.slices]
+    assert found == [
+        ("size", "9", 1.0, 0.0, 1),
+        ("size", "10", 0.5, 0.5, 2),
+        ("writer", "ann", 0.5, 0.5, 2),
+        ("writer", "bob", 1.0, 0.0, 1),
+    ]
+    assert accuracy.slices[0].drop == 1.0
+
+
+def test_a_column_of_identifiers_is_no_slice() -> None:
+    scores, labels = np.zeros((101, 2)), np.zeros(101, int)
+    with pytest.raises(HybridgeError, match="slice 'id': received 101 different values") as caught:
+        measure_accuracy(scores, scores, labels, slices={"id": np.arange(101)})
+    assert caught.value.code is ErrorCode.DATA_INVALID
+
+
+def one_hot(*classes: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.eye(3)[list(classes)]
+
+
+def test_confusion_counts_what_is_taken_for_what_and_names_what_got_worse() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    confusion = measure_confusion(one_hot(0, 0, 1, 1, 0, 2), one_hot(1, 1, 1, 1, 1, 0), labels)
+    assert confusion.source.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert confusion.converted.tolist() == [[0, 3, 0], [0, 2, 0], [1, 0, 0]]
+    assert confusion.lost.tolist() == [0, 1, 5]
+    assert confusion.won.tolist() == [4]
+    worst, next_worst = confusion.worsened()
+    assert (worst.true, worst.predicted, worst.before, worst.after, worst.examples) == (0, 1, 1, 3, (0, 1))
+    assert (next_worst.true, next_worst.predicted, next_worst.before, next_worst.after) == (2, 0, 0, 1)
+    assert confusion.worsened(1, examples=1)[0].examples == (0,)
+    # Looking changes nothing.
+    assert confusion.converted.tolist() == [[0, 3, 0], [0, 2, 0], [1, 0, 0]]
+
+
+def test_models_that_agree_make_no_confusion_worse() -> None:
+    same = one_hot(0, 1, 1)
+    assert measure_confusion(same, same, np.array([0, 1, 2])).worsened() == ()
+    with pytest.raises(HybridgeError, match="class 3"):
+        measure_confusion(same, same, np.array([0, 1, 3]))
+
+
+def test_a_drop_has_the_interval_of_paired_proportions() -> None:
+    labels = np.zeros(100, int)
+    source, converted = np.tile(one_hot(0), (100, 1)), np.tile(one_hot(0), (100, 1))
+    converted[:12] = one_hot(1)
+    source[12:14] = one_hot(1)
+    drop = measure_drop(source, converted, labels)
+    assert (drop.lost, drop.won, drop.samples) == (12, 2, 100)
+    assert drop.value == pytest.approx(0.10)
+    # (13 - 3) / 102 -+ 1.96 sqrt((16 / 102 - (10 / 102)^2) / 102)
+    assert drop.low == pytest.approx(0.023602, abs=1e-5)
+    assert drop.high == pytest.approx(0.172476, abs=1e-5)
+    assert drop.is_certain
+    wider = measure_drop(source, converted, labels, confidence=0.99)
+    assert wider.low < drop.low < drop.high < wider.high
+
+
+def test_identical_models_leave_a_drop_uncertain() -> None:
+    scores = one_hot(0, 1, 2)
+    drop = measure_drop(scores, scores, np.array([0, 1, 1]))
+    assert drop.value == 0.0
+    assert drop.low < 0 < drop.high
+    assert not drop.is_certain
+
+
+def test_the_interval_holds_the_true_drop_as_often_as_it_says() -> None:
+    random = np.random.default_rng(3)
+    held, labels = 0, np.zeros(400, int)
+    for _ in range(500):
+        lost, won = random.random(400) < 0.03, random.random(400) < 0.01
+        source, converted = one_hot(0).repeat(400, 0), one_hot(0).repeat(400, 0)
+        converted[lost] = one_hot(1)
+        source[won & ~lost] = one_hot(1)
+        drop = measure_drop(source, converted, labels)
+        held += drop.low <= 0.03 - 0.01 * 0.97 <= drop.high
+    assert 0.92 < held / 500 < 0.99

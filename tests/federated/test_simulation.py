@@ -8,15 +8,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
-from convert import ParityBounds, find_recipe, recipes
+from convert import ParityBounds, find_recipe
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Kind, Model
 from edge_runtime.console import EXIT_CODES
 from federated import Plan, RoundReport, Samples, Trainer, make_trainable, simulate
@@ -170,7 +171,7 @@ def test_what_was_trained_is_kept_when_its_conversion_fails(
 ) -> None:
     # Tighter than any int8 can be, so that the real check refuses a real conversion.
     strict = replace(find_recipe("int8"), bounds=ParityBounds(min_snr_db=200.0))
-    monkeypatch.setitem(recipes._RECIPES, "int8", strict)
+    monkeypatch.setattr("convert.find_recipe", lambda name: strict if name == "int8" else find_recipe(name))
     output = tmp_path / "kept.edge"
     result = CliRunner().invoke(
         federated, ["simulate", "--clients", "2", "--rounds", "2", "-o", str(output), "--format", "json"]

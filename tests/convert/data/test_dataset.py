@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.data import generate, load_dataset
+from convert.data import check_varied, generate, load_dataset
 from edge_runtime import ErrorCode, HybridgeError, TensorSpec
 from edge_runtime.manifest import PreprocessingStep, RawInput
 
@@ -52,7 +52,6 @@ def test_an_input_that_is_named_label_is_an_input() -> None:
     ("arrays", "said"),
     [
         ({"picture": images()}, "arrays named picture, expected image"),
-        ({"image": images(), "extra": images()}, "extra"),
         ({}, "nothing"),
         ({"image": images(0)}, "no samples"),
         ({"image": images().reshape(4, 4)}, "shape (4, 4), expected shape (samples, 2, 2, 1)"),
@@ -70,6 +69,100 @@ def test_data_that_does_not_fit_is_refused(arrays: dict[str, Any], said: str) ->
         load_dataset(arrays, IMAGE)
     assert caught.value.code is ErrorCode.DATA_INVALID
     assert said in caught.value.message
+
+
+def test_arrays_that_no_one_asked_for_are_left_out_and_said() -> None:
+    data = load_dataset({"image": images(), "names": np.array(list("abcd")), "extra": images()}, IMAGE)
+    assert list(data.inputs) == ["image"]
+    (note,) = data.notes
+    assert "not used: extra, names" in note
+    assert "--slice names" in note
+    assert load_dataset({"image": images(), "label": np.arange(4)}, IMAGE).notes == ()
+
+
+def test_slices_are_groups_of_samples_by_name() -> None:
+    writers = np.array([b"ann", b"bob", b"ann", b"cy"])
+    arrays = {
+        "image": images(),
+        "label": np.array([0, 1, 1, 0]),
+        "writer": writers,
+        "day": np.arange(4, dtype=np.uint8),
+        "night": np.array([True, False, True, True]),
+    }
+    data = load_dataset(arrays, IMAGE, slices=("writer", "night", "day", "label"), labels=("cat", "dog"))
+    assert list(data.slices) == ["writer", "night", "day", "label"]
+    assert data.slices["writer"].tolist() == ["ann", "bob", "ann", "cy"]
+    assert data.slices["night"].tolist() == ["true", "false", "true", "true"]
+    assert data.slices["day"].tolist() == [0, 1, 2, 3]
+    assert data.slices["label"].tolist() == ["cat", "dog", "dog", "cat"]
+    unnamed = load_dataset(arrays, IMAGE, slices=("label",))
+    assert unnamed.slices["label"].tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "name", "said"),
+    [
+        ({}, "writer", "leave out --slice writer"),
+        ({}, "label", "no labels to slice by"),
+        ({"writer": np.linspace(0, 1, 4)}, "writer", "bins"),
+        ({"writer": np.zeros((4, 2), int)}, "writer", "of shape (4,)"),
+        ({"writer": np.zeros(3, int)}, "writer", "writer with 3 samples"),
+    ],
+)
+def test_a_slice_that_groups_nothing_is_refused(arrays: dict[str, Any], name: str, said: str) -> None:
+    with pytest.raises(HybridgeError) as caught:
+        load_dataset({"image": images(), **arrays}, IMAGE, slices=(name,))
+    assert caught.value.code is ErrorCode.DATA_INVALID
+    assert said in caught.value.message
+
+
+def test_a_limit_takes_an_even_choice_in_which_classes_keep_their_shares() -> None:
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    arrays = {"image": images(1000), "label": labels, "row": np.arange(1000)}
+    data = load_dataset(arrays, IMAGE, slices=("row",), limit=100)
+    assert data.labels is not None
+    assert np.bincount(data.labels).tolist() == [60, 30, 10]
+    rows = data.slices["row"]
+    assert (np.diff(rows) > 0).all()
+    assert (data.inputs["image"][:, 0, 0, 0] == rows * 4).all()
+    assert not np.array_equal(rows, np.arange(0, 1000, 10))
+    again = load_dataset(arrays, IMAGE, slices=("row",), limit=100)
+    assert again.digest == data.digest
+    assert np.array_equal(again.slices["row"], rows)
+    assert load_dataset(arrays, IMAGE, limit=1000).digest == load_dataset(arrays, IMAGE).digest != data.digest
+    with pytest.raises(HybridgeError, match="1 or more"):
+        load_dataset(arrays, IMAGE, limit=0)
+
+
+def test_only_what_is_used_must_be_sound() -> None:
+    arrays = images(50)
+    arrays[np.setdiff1d(np.arange(50), load_used_rows())] = np.nan
+    assert len(load_dataset({"image": arrays}, IMAGE, limit=5)) == 5
+
+
+def load_used_rows() -> list[int]:
+    data = load_dataset({"image": images(50)}, IMAGE, limit=5)
+    return [int(row) for row in data.inputs["image"][:, 0, 0, 0] // 4]
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (np.full((4, 2, 2, 1), 7, np.float32), "4 samples of one constant value"),
+        (np.full((1, 2, 2, 1), 7, np.float32), "1 samples of one constant value"),
+        (np.repeat(images(1), 3, axis=0), "3 samples that are all the same"),
+    ],
+)
+def test_samples_without_variety_tell_no_range(samples: np.ndarray[Any, Any], said: str) -> None:
+    with pytest.raises(HybridgeError, match=said) as caught:
+        check_varied(load_dataset({"image": samples}, IMAGE))
+    assert caught.value.code is ErrorCode.DATA_INVALID
+
+
+def test_one_input_that_varies_is_enough() -> None:
+    left, right = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, np.int32)
+    check_varied(load_dataset({"left": left, "right": right}, PAIR))
+    check_varied(load_dataset({"image": images(1)}, IMAGE))
 
 
 def npy() -> bytes:

@@ -1,4 +1,4 @@
-"""The process that `benchmarks.latency` starts: loads one model, runs it, and reports what that cost.
+"""The process that `edge_runtime.latency` starts: loads one model, runs it, and reports what that cost.
 
 A process of its own, so that load time and memory are the model's and not those of whatever was loaded before.
 """
@@ -13,10 +13,11 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.timing import Timing, time_runs
-from edge_runtime import Chain, Model, TensorSpec
+from edge_runtime.chain import Chain
 from edge_runtime.interpreter import runtime_version
-from edge_runtime.tensor_spec import Array
+from edge_runtime.model import Model
+from edge_runtime.tensor_spec import Array, TensorSpec
+from edge_runtime.timing import Timing, time_runs
 
 __all__ = ["Probe", "ProbeRequest"]
 

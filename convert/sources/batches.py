@@ -1,0 +1,43 @@
+"""Running a model on more samples than memory holds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.tensor_spec import Array
+
+__all__ = ["predict_in_batches"]
+
+# Large enough to keep the cores busy, small enough for a laptop's memory.
+_ROWS_AT_ONCE = 128
+
+
+def predict_in_batches(
+    inputs: Mapping[str, Array],
+    batch_size: int | str,
+    call_for: Callable[[int], Callable[[Mapping[str, Array]], Mapping[str, Any]]],
+) -> dict[str, Array]:
+    """Outputs for all samples.
+
+    Args:
+        inputs: For each input an array of shape (samples, ...).
+        batch_size: The batch that the model takes; a string if it takes any.
+        call_for: What runs one batch, given how many there are. Every batch has the same size.
+
+    Returns:
+        For each output an array of shape (samples, ...).
+    """
+    samples = len(next(iter(inputs.values())))
+    rows = batch_size if isinstance(batch_size, int) else min(_ROWS_AT_ONCE, samples)
+    starts = range(0, samples, rows)
+    call = call_for(len(starts))
+    parts: list[dict[str, Array]] = []
+    for start in starts:
+        # The last batch is filled up with its last sample; the filling is cut off below.
+        index = np.minimum(np.arange(start, start + rows), samples - 1)
+        outputs = call({name: array[index] for name, array in inputs.items()})
+        parts.append({name: np.asarray(output) for name, output in outputs.items()})
+    return {name: np.concatenate([part[name] for part in parts])[:samples] for name in parts[0]}

@@ -1,0 +1,30 @@
+"""The converted model on the device runtime, one batch after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convert.data import Dataset
+from edge_runtime.model import Model
+from edge_runtime.tensor_spec import Array
+
+__all__ = ["run_converted"]
+
+
+def run_converted(model: Model, data: Dataset) -> dict[str, Array]:
+    """Outputs of the converted model for every sample, real values of shape (samples, ...).
+
+    Each batch is one run, as on the device: a larger batch would take other kernels and other ranges.
+    """
+    batch = int(model.inputs[0].shape[0])
+    batches = data.batches(batch)
+    first = model.run(next(batches))
+    rows = -(-len(data) // batch) * batch
+    outputs: dict[str, Array] = {}
+    for name, output in first.items():
+        outputs[name] = np.empty((rows, *output.shape[1:]), output.dtype)
+        outputs[name][:batch] = output
+    for start, inputs in zip(range(batch, rows, batch), batches, strict=True):
+        # Written where they belong: a new array for each run and one copy of all at the end are saved.
+        model.run(inputs, out={name: array[start : start + batch] for name, array in outputs.items()})
+    return {name: array[: len(data)] for name, array in outputs.items()}
