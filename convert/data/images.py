@@ -50,7 +50,7 @@ def read_images(
         HybridgeError: `data-invalid` for a folder without images, with images beside folders, or of other classes than
             the model's, and for a model that takes no single image.
     """
-    name = f"dataset '{folder.name}'"
+    name = f"dataset '{folder.resolve().name}'"
     takes = _takes(name, inputs, preprocessing)
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -113,7 +113,7 @@ class _ImageFiles:
                 raise
             reason = error.received if isinstance(error, HybridgeError) else error.strerror or str(error)
             raise invalid(
-                f"image '{path.relative_to(self.folder)}' of dataset '{self.folder.name}'",
+                f"image '{path.relative_to(self.folder)}' of dataset '{self.folder.resolve().name}'",
                 received=reason,
                 expected="a whole image file",
                 fix="mend it or take it out",
@@ -179,4 +179,5 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _is_image(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES and path.is_file()
+    # A link that leads nowhere is one that cannot be read, not one less.
+    return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES and not path.is_dir()

@@ -91,7 +91,8 @@ def _given(
     if isinstance(source, Mapping):
         return from_mapping("dataset", source, inputs, slices)
     path = Path(fspath(source))
-    if path.is_dir():
+    # An empty path would be the current folder.
+    if path.is_dir() and fspath(source):
         given = read_images(path, inputs, preprocessing, labels)
         return _without_slices(given, slices)
     if path.is_file():

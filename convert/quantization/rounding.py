@@ -177,11 +177,17 @@ class _Layer:
         data = model.buffers[old.buffer].data
         if old.type != types.TensorType.FLOAT32 or data is None:
             return
+        moved = (np.frombuffer(bytes(data), np.float32) + shift).astype(np.float32).view(np.uint8)
+        owners = [each for one in model.subgraphs for each in one.tensors if each.buffer == old.buffer]
+        readers = [each for each in self.graph.operators if inputs[2] in list(each.inputs)]
+        if len(owners) == len(readers) == 1:
+            model.buffers[old.buffer].data = moved
+            return
         # Layers without a bias of their own share one of zeros.
         buffer, bias = types.BufferT(), types.TensorT()
-        buffer.data = (np.frombuffer(bytes(data), np.float32) + shift).astype(np.float32).view(np.uint8)
+        buffer.data = moved
         model.buffers.append(buffer)
-        bias.name = self.graph.tensors[self.operator.outputs[0]].name + b"/bias"
+        bias.name = self.graph.tensors[self.operator.inputs[1]].name + b"/bias"
         bias.shape, bias.type, bias.buffer = old.shape, old.type, len(model.buffers) - 1
         self.graph.tensors.append(bias)
         inputs[2] = len(self.graph.tensors) - 1

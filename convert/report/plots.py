@@ -182,7 +182,7 @@ def _logarithmic(axes: Any) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _limit(axes: Any, most_x: float | None, most_y: float | None) -> None:
@@ -228,7 +228,8 @@ def _name(axes: Any, trial: TrialRow, point: tuple[float, float], place: tuple[i
     return axes.annotate(
         trial.name,
         point,
-        (right, up),
+        # Clear of the ring.
+        (right * 1.5, up * 1.5) if trial.chosen else (right, up),
         textcoords="offset points",
         ha=horizontal,
         va=vertical,

@@ -52,6 +52,7 @@ def export_function(
     def serve(*tensors: Any) -> dict[str, Any]:
         return call({spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)})
 
+    single = all(spec.shape[0] == 1 for spec in inputs)
     try:
         traced = serve.get_concrete_function()
         definition = traced.graph.as_graph_def()
@@ -65,10 +66,10 @@ def export_function(
             tensorflow.saved_model.save(module, folder, signatures={SIGNATURE_KEY: serve})
             if is_marked(definition):
                 remove_marks(folder)
-            content = _convert_saved_model(tensorflow, folder)
+            content = _convert_saved_model(tensorflow, folder, single)
             if rectifies and has_suspects(content):
                 lift_products(folder)
-                content = _convert_saved_model(tensorflow, folder)
+                content = _convert_saved_model(tensorflow, folder, single)
     except HybridgeError:
         raise
     except Exception as error:
@@ -85,9 +86,11 @@ def _operators(definition: Any) -> frozenset[str]:
     return frozenset(node.op for body in bodies for node in body)
 
 
-def _convert_saved_model(tensorflow: Any, folder: str) -> bytes:
+def _convert_saved_model(tensorflow: Any, folder: str, single: bool) -> bytes:
     converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE_KEY])
     converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS]
+    # The loop of a recurrent layer that was saved for any batch size does not learn that the inputs' is fixed now.
+    converter._experimental_default_to_single_batch_in_tensor_list_ops = single
     content: bytes = converter.convert()
     return content
 
@@ -109,6 +112,14 @@ def _failed(error: Exception, name: str) -> HybridgeError:
             received="a lookup table or another resource that is no variable",
             expected="variables and operators only",
             fix="look words or keys up before the model, and give it their indices",
+        )
+    if "Lowering tensor list ops" in str(error):
+        return HybridgeError(
+            ErrorCode.CONVERSION_FAILED,
+            f"source model '{name}'",
+            received="a loop, such as a recurrent layer's, that was saved for any batch size",
+            expected="a batch size of 1, or one that is fixed inside the model",
+            fix="convert with a batch size of 1, or save the model with a fixed one",
         )
     lines = str(error).strip().splitlines()
     return HybridgeError(

@@ -72,11 +72,10 @@ def _reason(layer: Any, supported: Any, skip: tuple[str, ...], bits: int) -> str
         return "named by skip"
     if bits == 4:
         return None if kind in ("Dense", "Conv2D") else f"{kind} is not rounded to 4 bits in training"
-    if not supported.supports(layer):
-        return f"tfmot does not round {kind}"
-    if kind == "BatchNormalization" and not _follows_convolution(layer):
-        return "a batch normalisation that follows no convolution"
-    return None
+    if kind == "BatchNormalization":
+        # Rounded as one with the convolution before it, into which the converter folds it; not known on its own.
+        return None if _follows_convolution(layer) else "a batch normalisation that follows no convolution"
+    return None if supported.supports(layer) else f"tfmot does not round {kind}"
 
 
 def _follows_convolution(layer: Any) -> bool:

@@ -29,6 +29,8 @@ _STRUCTURED_KINDS = ("Dense", "Conv2D")
 # tfmot updates masks so often in a training.
 _MASK_UPDATES = 40
 _CLOSE = 0.01
+# Rounding only adjusts what is trained already.
+_SLOWER = 0.3
 
 
 @dataclass(frozen=True)
@@ -194,8 +196,9 @@ def _round(state: _State, pruned: set[str], clustered: set[str]) -> None:
         clustered=clustered,
     )
     state.skipped.update({f"qat: {name}": why for name, why in skipped.items()})
-    kept = pruned or set()
-    part = Part("qat", sparsity=lambda: _zeros(model, kept), slower=0.3)
+    # The schemes keep zeros by masks of their own, which the weights do not show before the end.
+    zeros = _zeros(state.model, pruned)
+    part = Part("qat", sparsity=lambda: zeros, slower=_SLOWER)
     fit(model, part, state.learning, state.request, report=state.report)
     if clustered:
         from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (

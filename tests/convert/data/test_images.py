@@ -158,6 +158,22 @@ def test_an_image_that_cannot_be_read_is_named(animals: Path, content: bytes) ->
     assert caught.value.code is ErrorCode.DATA_INVALID
 
 
+def test_a_link_that_leads_nowhere_is_not_passed_over(animals: Path) -> None:
+    (animals / "dogs" / "3.png").symlink_to(animals / "gone.png")
+    with pytest.raises(HybridgeError, match=r"dogs/3\.png.*No such file"):
+        load_dataset(animals, COLOR)
+
+
+def test_the_current_folder_is_a_dataset_and_an_empty_path_is_not(
+    animals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(animals)
+    assert len(load_dataset(".", COLOR)) == 3
+    with pytest.raises(HybridgeError) as caught:
+        load_dataset("", COLOR)
+    assert caught.value.code is ErrorCode.FILE_NOT_FOUND
+
+
 def test_a_folder_of_images_has_no_slices_but_its_classes(animals: Path) -> None:
     with pytest.raises(HybridgeError, match="slices writer"):
         load_dataset(animals, COLOR, slices=("writer",))

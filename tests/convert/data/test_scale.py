@@ -60,7 +60,7 @@ def normalized(library: Any, samples: Array, *, nested: bool = False, subclassed
     layers = library.layers
     convolution, norm = layers.Conv2D(4, 3), layers.BatchNormalization()
 
-    class Subclassed(library.Model):  # type: ignore[misc, name-defined]
+    class Subclassed(library.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.convolution, self.norm = convolution, norm

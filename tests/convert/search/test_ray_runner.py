@@ -53,9 +53,8 @@ def test_a_search_over_ray_finds_what_one_here_finds(
     # The workers run elsewhere; paths must not depend on where the search was started.
     monkeypatch.chdir(Path(spec.source).parent)
     relative = replace(spec, source=Path(spec.source).name)
-    workbench.training = None
-    said: list[str] = []
-    options: dict[str, Any] = {"deadline_s": 60.0, "progress": said.append}
+    monkeypatch.setattr("convert.search.workbench_search._trainable", lambda _: False)
+    options: dict[str, Any] = {"deadline_s": 200.0}
     over_ray = search_workbench(
         workbench, Budget(max_drop=0.01), spec=relative, ray_address="local",
         store=TrialStore(tmp_path / "ray"), **options,

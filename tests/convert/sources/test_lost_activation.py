@@ -59,7 +59,7 @@ def test_the_converter_alone_loses_it_with_a_weight_that_the_signature_assigns(t
         weight.assign(weight * 1.0)
         return {"y": made}
 
-    folder = saved(tmp_path, call, tf.TensorSpec((2, 4), name="x"), weight=weight)
+    folder = saved(tmp_path, call, tf.TensorSpec((1, 4), name="x"), weight=weight)
     assert has_suspects(bare_conversion(folder))
     code, message = export_refusal(open_source(folder))
     assert code == "source-invalid"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.sources import SavedModelSource, open_source
+from convert.sources import SavedModelSource, open_source, pinned
 from tests.convert.sources.conftest import export_refusal, exported, open_refusal, refusal, truncated
 
 pytestmark = pytest.mark.tensorflow
@@ -87,14 +87,18 @@ def test_what_keras_exports_keeps_names_and_values(keras: Any, tmp_path: Path) -
     exported(open_source(tmp_path / "model"), inputs=["image", "words"], outputs=["hidden", "scores"])
 
 
-def test_a_recurrent_model_of_tf_keras_begins_each_run_at_zero(tmp_path: Path) -> None:
-    import tf_keras
-
-    sequence = tf_keras.Input((5, 2), name="sequence")
-    hidden = tf_keras.layers.GRU(3)(tf_keras.layers.LSTM(4, return_sequences=True)(sequence))
-    tf_keras.Model(sequence, tf_keras.layers.Dense(2, name="tags")(hidden)).save(tmp_path / "tags")
+def test_a_recurrent_model_begins_each_run_at_zero(library: Any, tmp_path: Path) -> None:
+    sequence = library.Input((5, 2), name="sequence")
+    hidden = library.layers.GRU(3)(library.layers.LSTM(4, return_sequences=True)(sequence))
+    model = library.Model(sequence, {"tags": library.layers.Dense(2, name="tags")(hidden)})
+    model.export(tmp_path / "tags")
+    source = open_source(tmp_path / "tags")
+    (output,) = (spec.name for spec in source.outputs)
     # Three runs of one interpreter: state that stayed behind would show from the second on.
-    exported(open_source(tmp_path / "tags"), inputs=["sequence"], outputs=["tags"])
+    exported(source, inputs=["sequence"], outputs=[output])
+    code, message = refusal(lambda: source.export(pinned(source.inputs, 2, source.name)))
+    assert code == "conversion-failed"
+    assert "a batch size of 1" in message
 
 
 def test_the_digest_is_of_names_and_contents(scorer: Path, tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_the_same_folder_gives_the_same_bytes(scorer: Path) -> None:
     contents = set()
     for _ in range(2):
         source = open_source(scorer, signature="score")
-        contents.add(source.export(tuple(source.inputs[index].__class__(spec.name, (1, spec.shape[1]), spec.dtype) for index, spec in enumerate(source.inputs))))  # fmt: skip # noqa: E501
+        contents.add(source.export(pinned(source.inputs, 1, source.name)))
     assert len(contents) == 1
 
 
@@ -122,10 +126,11 @@ def test_a_folder_without_signatures_says_what_it_has(tmp_path: Path) -> None:
 
     module = tf.Module()
     module.double = tf.function(lambda x: x * 2, input_signature=[tf.TensorSpec((1, 2))])
+    module.triple = tf.function(lambda x: x * 3, input_signature=[tf.TensorSpec((1, 2))])
     tf.saved_model.save(module, tmp_path / "saved")
     code, message = open_refusal(tmp_path / "saved")
     assert code == "source-invalid"
-    assert "no signatures, only the functions double" in message
+    assert "no signatures, only the functions double, triple" in message
     assert "signatures=" in message
 
 
@@ -140,6 +145,12 @@ def test_a_damaged_folder_is_refused(scorer: Path, tmp_path: Path, damaged: str)
     assert open_refusal(copy, signature="score")[0] == "source-invalid"
 
 
+def scaled_by(value: Any) -> Any:
+    import tensorflow as tf
+
+    return lambda x: {"y": x * tf.cast(value, tf.float32)}
+
+
 def test_weights_that_are_not_finite_or_half_precision_are_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -148,7 +159,7 @@ def test_weights_that_are_not_finite_or_half_precision_are_refused(tmp_path: Pat
         (tf.Variable([1.0, np.nan], name="bad"), "'bad:0' with values that are not finite"),
         (tf.Variable([1.0, 2.0], dtype=tf.float16, name="half"), "'half:0' in half precision"),
     ):
-        path = saved(tmp_path, lambda x, by=value: {"y": x * tf.cast(by, tf.float32)}, spec, by=value)
+        path = saved(tmp_path, scaled_by(value), spec, by=value)
         code, message = open_refusal(path)
         assert code == "source-invalid"
         assert words in message
