@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from convert.recipes import Calibration, Method
 from edge_runtime.console import emit, format_option, say, usage_error
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import check_writable, read_file, write_file
@@ -74,7 +75,16 @@ _recipe_options = _grouped(
     click.option(
         "--keep-float", multiple=True, metavar="PATTERN", help="Layers that stay float, a regular expression."
     ),
-    click.option("--method", help="How scales of weights are chosen: min-max, mse, octav, gptq, oscar."),
+    click.option(
+        "--method",
+        type=click.Choice([each.value for each in Method]),
+        help="How scales of weights are chosen.",
+    ),
+    click.option(
+        "--calibration",
+        type=click.Choice([each.value for each in Calibration]),
+        help="How ranges of activations are read.",
+    ),
     click.option(
         "--sparsity", type=click.FloatRange(0, 1, True, True), help="Share of weights pruned to zero."
     ),
@@ -142,6 +152,7 @@ class _Flags:
     recipe: str
     keep_float: tuple[str, ...]
     method: str | None
+    calibration: str | None
     sparsity: float | None
     clusters: int | None
     epochs: int | None
@@ -222,8 +233,6 @@ def _convert(flags: _Flags, repeat: str) -> None:
             bounds=_bounds(flags),
             max_drop=budget.max_drop,
         )
-        for warning in workbench.warnings:
-            progress(f"warning: {warning}")
         if budget.max_latency_ms is not None:
             progress("measuring its latency")
             conversion = with_measured_latency(conversion)
@@ -253,8 +262,6 @@ def _search(flags: _Flags, repeat: str) -> None:
     options = _workbench_options(flags)
     with Progress() as progress:
         workbench = _opened(flags, options, progress)
-        for warning in workbench.warnings:
-            progress(f"warning: {warning}")
         found = search_workbench(
             workbench,
             budget,
@@ -294,8 +301,6 @@ def _explain(flags: _Flags, repeat: str) -> None:
     precision = _explained_precision(flags)
     with Progress() as progress:
         workbench = _opened(flags, _workbench_options(flags), progress)
-        for warning in workbench.warnings:
-            progress(f"warning: {warning}")
         explanation = explain(workbench, precision, progress=progress.advance)
     if flags.report is not None:
         from convert.report_pages import explanation_page
@@ -323,7 +328,8 @@ def _recipe(flags: _Flags) -> Recipe:
     return with_options(
         load_recipe(flags.recipe),
         keep_float=flags.keep_float,
-        method=flags.method,
+        method=None if flags.method is None else Method(flags.method),
+        calibration=None if flags.calibration is None else Calibration(flags.calibration),
         sparsity=flags.sparsity,
         clusters=flags.clusters,
         epochs=flags.epochs,
@@ -372,7 +378,10 @@ def _workbench_options(flags: _Flags) -> dict[str, Any]:
 def _opened(flags: _Flags, options: dict[str, Any], progress: Progress) -> Workbench:
     from convert.workbench import open_workbench
 
-    return open_workbench(flags.source, **options, progress=progress)
+    workbench = open_workbench(flags.source, **options, progress=progress)
+    for warning in workbench.warnings:
+        progress(f"warning: {warning}")
+    return workbench
 
 
 def _write_report(flags: _Flags, page: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from convert.recipes import Method, Precision, Recipe, Rule, Training
+from convert.recipes import Calibration, Method, Precision, Recipe, Rule, Training
 from edge_runtime.errors import ErrorCode, HybridgeError
 
 __all__ = ["own_training", "with_options"]
@@ -16,7 +16,8 @@ def with_options(
     recipe: Recipe,
     *,
     keep_float: tuple[str, ...] = (),
-    method: str | None = None,
+    method: Method | None = None,
+    calibration: Calibration | None = None,
     sparsity: float | None = None,
     clusters: int | None = None,
     epochs: int | None = None,
@@ -30,6 +31,7 @@ def with_options(
         recipe: What to change.
         keep_float: Patterns of layers that stay float.
         method: How scales of weights are chosen.
+        calibration: How ranges of activations are read.
         sparsity: Share of weights that pruning makes zero.
         clusters: Distinct values that clustering leaves.
         epochs: Passes over the training data.
@@ -40,9 +42,7 @@ def with_options(
     Raises:
         HybridgeError: `usage` for a value that the recipe has no use for.
     """
-    quantization = recipe.quantization
-    if method is not None:
-        quantization = replace(quantization, method=Method(method))
+    quantization = replace(recipe.quantization, **_given(method=method, calibration=calibration))
     if keep_float:
         kept = tuple(Rule(layers=pattern, precision=Precision.FLOAT32) for pattern in keep_float)
         quantization = replace(quantization, rules=quantization.rules + kept)

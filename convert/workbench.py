@@ -105,17 +105,13 @@ class Workbench:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What about the data looks wrong without being an error, a sentence each."""
+        """What about the data a reader must know, or looks wrong without being an error, a sentence each."""
         from convert.data import scale_warnings
 
-        return tuple(
-            scale_warnings(
-                self.calibration,
-                self.evaluation,
-                self.training,
-                model=getattr(self.source, "model", None),
-            )
-        )
+        given = {"representative": self.calibration, "evaluation": self.evaluation, "training": self.training}
+        notes = [f"{name} data: {note}" for name, data in given.items() if data for note in data.notes]
+        model = getattr(self.source, "model", None)
+        return (*notes, *scale_warnings(self.calibration, self.evaluation, self.training, model=model))
 
     def check_informative(self) -> None:
         """Refuses samples on which any conversion looks right; see `convert.verification`."""
@@ -222,7 +218,9 @@ def open_workbench(
     if any(given is not None for given in (representative, evaluation, training)):
         report("reading data")
 
-    def load(given: DataSource | None, limit: int | None = None) -> Dataset | None:
+    def load(
+        given: DataSource | None, *, limit: int | None = None, slices: tuple[str, ...] = ()
+    ) -> Dataset | None:
         if given is None:
             return None
         return load_dataset(given, inputs, preprocessing, slices=slices, limit=limit, labels=labels)
@@ -230,8 +228,8 @@ def open_workbench(
     return Workbench(
         source=opened,
         inputs=inputs,
-        calibration=load(representative, _CALIBRATION_SAMPLES),
-        evaluation=load(evaluation),
+        calibration=load(representative, limit=_CALIBRATION_SAMPLES),
+        evaluation=load(evaluation, slices=slices),
         training=load(training),
         preprocessing=preprocessing,
         labels=labels,

@@ -63,7 +63,7 @@ def check_varied(dataset: Dataset, what: str = "representative dataset") -> None
     """
     arrays = list(dataset.inputs.values())
     if all(bool((array == array.flat[0]).all()) for array in arrays):
-        received = f"{len(dataset)} samples of one constant value"
+        received = f"one constant value in all of {len(dataset)} sample{'s' * (len(dataset) > 1)}"
     elif len(dataset) > 1 and all(bool((array == array[:1]).all()) for array in arrays):
         received = f"{len(dataset)} samples that are all the same"
     else:

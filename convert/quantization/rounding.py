@@ -28,6 +28,7 @@ _PLACES = 128
 # Added to the diagonal, as a share of its mean, so that inputs that never vary do not make it singular.
 _DAMPING = 0.001
 _BLOCK = 64
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class _Layer:
         self.products = np.zeros((self.groups, row, row))
         self.sums = np.zeros((self.groups, row))
         self.count = 0
+        self.pending: list[Array] = []
 
     @classmethod
     def find(cls, model: Any, grid: Grid) -> _Layer | None:
@@ -96,13 +98,22 @@ class _Layer:
 
     def see(self, values: Array) -> None:
         """Adds one sample of what the layer reads."""
-        rows = self._patches(values).astype(np.float64)
-        self.products += rows.transpose(0, 2, 1) @ rows
-        self.sums += rows.sum(axis=1)
-        self.count += rows.shape[1]
+        self.pending.append(self._patches(values).astype(np.float64))
+        if sum(rows.shape[1] for rows in self.pending) >= _ROWS:
+            self._add()
+
+    def _add(self) -> None:
+        # One product of many rows takes far less time than many of one.
+        if self.pending:
+            rows = np.concatenate(self.pending, axis=1)
+            self.products += rows.transpose(0, 2, 1) @ rows
+            self.sums += rows.sum(axis=1)
+            self.count += rows.shape[1]
+            self.pending = []
 
     def write(self, model: Any) -> None:
         """Rounds the weights, and moves what that does to the mean of each output into the bias."""
+        self._add()
         if self.groups > 1:
             rows = self.weights.reshape(-1, self.groups).T[:, np.newaxis, :]
         else:

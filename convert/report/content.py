@@ -8,11 +8,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from convert.budget import Budget
     from convert.quantization import Coverage, LayerSensitivity, SparsityReport, ValueRange
-    from convert.training import FineTuned
     from convert.verification import Confusion, Drop, OutputParity
     from edge_runtime.manifest import Manifest
 
-__all__ = ["ReportContent", "TrialRow"]
+__all__ = ["EpochRow", "ReportContent", "TrialRow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One pass over the training data.
+
+    Attributes:
+        part: What was trained for: prune, cluster or qat.
+        epoch: Number of the pass, counted through all parts from one.
+        loss: Mean loss of the pass.
+        accuracy: On the samples held back, or agreement with the source without labels; a share.
+        sparsity: Share of weights that are zero at its end.
+    """
+
+    part: str
+    epoch: int
+    loss: float
+    accuracy: float | None = None
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +88,7 @@ class ReportContent:
         parity: How each output differs from the source's.
         coverage: What was quantised, and what stayed float.
         sparsity: Which weights are stored sparse.
-        fine_tuned: What training did.
+        training: What fine-tuning did, an epoch each.
         sensitivity: What quantising each layer alone costs, the worst first.
         weights: How weights are distributed, the layers to show first in front.
         activations: How activations are distributed, likewise.
@@ -92,7 +110,7 @@ class ReportContent:
     parity: tuple[OutputParity, ...] = ()
     coverage: Coverage | None = None
     sparsity: SparsityReport | None = None
-    fine_tuned: FineTuned | None = None
+    training: tuple[EpochRow, ...] = ()
     sensitivity: tuple[LayerSensitivity, ...] = ()
     weights: tuple[ValueRange, ...] = ()
     activations: tuple[ValueRange, ...] = ()

@@ -160,29 +160,24 @@ def sparsity_section(content: ReportContent) -> Raw:
 
 def training_section(content: ReportContent) -> Raw:
     """What fine-tuning did."""
-    tuned = content.fine_tuned
-    if tuned is None or not tuned.history:
+    epochs = content.training
+    if not epochs:
         return Raw("")
     rows = [
         (
-            str(each.part),
+            each.part,
             each.epoch,
             f"{each.loss:.4g}",
-            "-" if each.quality is None else percent(each.quality),
-            percent(each.sparsity, 1),
+            "-" if each.accuracy is None else percent(each.accuracy),
+            "-" if each.sparsity is None else percent(each.sparsity, 1),
         )
-        for each in tuned.history
+        for each in epochs
     ]
-    skipped = table(
-        ("layer left as it was", "why"), tuned.skipped.items(), text_columns=1, ends_in_prose=True
-    )
     return section(
         "Fine-tuning",
-        training_plot(tuned.history),
+        training_plot(epochs),
         folded("All epochs", table(("part", "epoch", "loss", "held back", "zeros"), rows)),
-        skipped,
-        about=f"It took {tuned.seconds:.0f} s; {percent(tuned.sparsity, 1)} of all kernels' weights are zero. Held "
-        "back is accuracy on samples that were not trained on, or without labels agreement with the source.",
+        about="Held back is accuracy on samples that were not trained on, or without labels agreement with the source.",
     )
 
 

@@ -19,7 +19,7 @@ from convert.report.markup import (
     table,
 )
 from convert.verification import Confusion, Drop
-from edge_runtime.manifest import Accuracy, Size, Slice
+from edge_runtime.manifest import Accuracy, Metrics, Size, Slice
 
 __all__ = ["accuracy_section", "cards", "confusion_section", "parity_section", "size_section", "verdict"]
 
@@ -32,7 +32,11 @@ def verdict(content: ReportContent) -> str:
     if content.trials:
         sentences.append(_search_verdict(content))
     if content.manifest is not None:
-        sentences.append(_conversion_verdict(content))
+        name = content.manifest.lineage.recipe if content.manifest.lineage else content.manifest.name
+        missed = content.trials and not any(trial.chosen for trial in content.trials)
+        sentences.append(
+            _conversion_verdict(content.manifest.metrics, f"The nearest, {name}," if missed else name)
+        )
     if content.sensitivity and content.manifest is None and not content.trials:
         worst = content.sensitivity[0]
         cost = "nothing" if worst.snr_db is None else f"most: {worst.snr_db:.1f} dB of signal to noise remain"
@@ -170,11 +174,8 @@ def parity_section(content: ReportContent) -> Raw:
     return section("Parity with the source", table(header, rows))
 
 
-def _conversion_verdict(content: ReportContent) -> str:
-    manifest = content.manifest
-    assert manifest is not None  # noqa: S101 - for the type checker; the caller looked
-    accuracy, size, parity = manifest.metrics.accuracy, manifest.metrics.size, manifest.metrics.parity
-    name = manifest.lineage.recipe if manifest.lineage else manifest.name
+def _conversion_verdict(metrics: Metrics, name: str) -> str:
+    accuracy, size, parity = metrics.accuracy, metrics.size, metrics.parity
     kept = ""
     if accuracy is not None:
         kept = f"keeps {percent(accuracy.converted, 1)} accuracy of {percent(accuracy.source, 1)}"

@@ -8,15 +8,12 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import hypot
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from convert.libraries import load_library
-from convert.report.content import TrialRow
+from convert.report.content import EpochRow, TrialRow
 from convert.report.markup import Raw
 from convert.report.style import COLORS
-
-if TYPE_CHECKING:
-    from convert.training import Epoch
 
 __all__ = ["pareto_plot", "training_plot"]
 
@@ -103,41 +100,42 @@ def pareto_plot(
     return _svg(figure, f"{loss_title} of each recipe over its {views[0][0]}")
 
 
-def training_plot(epochs: Sequence[Epoch]) -> Raw:
+def training_plot(epochs: Sequence[EpochRow]) -> Raw:
     """Loss, and quality and sparsity where they are known, over the epochs of all parts."""
-    shares: list[tuple[str, str, Callable[[Epoch], float | None]]] = [
-        ("held back", "green", lambda each: each.quality),
+    shares: list[tuple[str, str, Callable[[EpochRow], float | None]]] = [
+        ("held back", "green", lambda each: each.accuracy),
         ("zeros", "orange", lambda each: each.sparsity),
     ]
+    known = [each for each in shares if any(each[2](epoch) is not None for epoch in epochs)]
     figure = _figure(8.6, 3)
-    loss, share = _axes(figure, 2, 1), _axes(figure, 2, 2)
-    loss.plot(range(1, len(epochs) + 1), [each.loss for each in epochs], ".-", color=COLORS["blue"])
-    loss.set_ylabel("loss")
-    for name, color, read in shares:
-        line = [(at, value * 100) for at, each in enumerate(epochs, 1) if (value := read(each)) is not None]
-        if line:
-            share.plot(*zip(*line, strict=True), ".-", color=COLORS[color], label=name)
-    share.set_ylabel("%")
-    share.legend(frameon=False, fontsize=_TEXT_SIZE, labelcolor=COLORS["soft"])
-    for axes in (loss, share):
-        _name_parts(axes, [str(each.part) for each in epochs])
+    every = [_axes(figure, 2 if known else 1, place) for place in range(1, 3 if known else 2)]
+    every[0].plot([each.epoch for each in epochs], [each.loss for each in epochs], ".-", color=COLORS["blue"])
+    every[0].set_ylabel("loss")
+    for name, color, read in known:
+        line = [(each.epoch, share * 100) for each in epochs if (share := read(each)) is not None]
+        every[1].plot(*zip(*line, strict=True), ".-", color=COLORS[color], label=name)
+    if known:
+        every[1].set_ylabel("%")
+        every[1].legend(frameon=False, fontsize=_TEXT_SIZE, labelcolor=COLORS["soft"])
+    for axes in every:
+        _name_parts(axes, epochs)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     return _svg(figure, "loss and accuracy of each epoch of the fine-tuning")
 
 
-def _name_parts(axes: Any, parts: Sequence[str]) -> None:
+def _name_parts(axes: Any, epochs: Sequence[EpochRow]) -> None:
     """A line where one part ends and the next begins, and the names of the parts."""
-    for index, part in enumerate(parts):
-        if index and part == parts[index - 1]:
+    for index, each in enumerate(epochs):
+        if index and each.part == epochs[index - 1].part:
             continue
         if index:
-            axes.axvline(index + 0.5, color=COLORS["grey"], linewidth=1)
+            axes.axvline(each.epoch - 0.5, color=COLORS["grey"], linewidth=1)
         axes.text(
-            index + (0.6 if index else 1),
+            each.epoch - (0.4 if index else 0),
             1.02,
-            part,
+            each.part,
             transform=axes.get_xaxis_transform(),
             color=COLORS["soft"],
             fontsize=_TEXT_SIZE,

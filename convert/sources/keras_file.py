@@ -7,7 +7,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -25,6 +25,16 @@ Library = Literal["keras", "tf_keras"]
 _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown [a-z ]+:|Cannot deserialize object of type) ['`]?([\w>.]+)"
 )
+# What tf_keras says instead where it takes the name of an unknown class for the class.
+_NAME_CALLED = "'str' object is not callable"
+_OWN_MODULE = re.compile(r"(tf_)?keras\b|builtins$|tensorflow\b")
+
+
+@dataclass(frozen=True)
+class _Header:
+    version: str
+    saved_at: str | None = None
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,9 @@ def load_keras_file(path: str | PathLike[str], custom_objects: Mapping[str, Any]
     """
     content = read_file(path)
     name = Path(path).name
-    if content[:4] == b"\x89HDF":
-        version, saved_at = _hdf5_version(content, name), None
-    else:
-        version, saved_at = _archive_metadata(content, name)
+    header = (_hdf5_header if content[:4] == b"\x89HDF" else _archive_header)(content, name)
     # What Keras 2 saved can hold layers that were made for Keras 3 since, and only then opens there.
-    libraries: tuple[Library, ...] = ("keras",) if version.startswith("3") else ("tf_keras", "keras")
+    libraries: tuple[Library, ...] = ("keras",) if header.version.startswith("3") else ("tf_keras", "keras")
     errors: list[Exception] = []
     for library in libraries:
         try:
@@ -74,11 +81,11 @@ def load_keras_file(path: str | PathLike[str], custom_objects: Mapping[str, Any]
             # Keras raises whatever the broken part raises: ValueError, TypeError, KeyError, OSError, h5py's own.
             errors.append(error)
         else:
-            return KerasFile(model, library, hashlib.sha256(content).hexdigest(), saved_at)
-    raise _unloadable(errors[0], name, version) from errors[0]
+            return KerasFile(model, library, hashlib.sha256(content).hexdigest(), header.saved_at)
+    raise _unloadable(errors[0], name, header) from errors[0]
 
 
-def _hdf5_version(content: bytes, name: str) -> str:
+def _hdf5_header(content: bytes, name: str) -> _Header:
     h5py = load_library("h5py")
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
@@ -100,11 +107,11 @@ def _hdf5_version(content: bytes, name: str) -> str:
             fix="save it with model.save; save_weights keeps the weights alone",
         )
     version = attributes.get("keras_version", "2")
-    return version.decode() if isinstance(version, bytes) else str(version)
+    return _Header(version.decode() if isinstance(version, bytes) else str(version))
 
 
-def _archive_metadata(content: bytes, name: str) -> tuple[str, str | None]:
-    """Which release of Keras saved the archive, and when; refuses what is no Keras archive."""
+def _archive_header(content: bytes, name: str) -> _Header:
+    """What the archive says of itself; refuses what is no Keras archive."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if "config.json" not in archive.namelist():
@@ -114,6 +121,7 @@ def _archive_metadata(content: bytes, name: str) -> tuple[str, str | None]:
                 raise zipfile.BadZipFile(f"a damaged '{damaged}'")
             metadata = json.loads(archive.read("metadata.json"))
             version, saved = metadata.get("keras_version", "3"), metadata.get("date_saved")
+            foreign = tuple(dict.fromkeys(_foreign_classes(json.loads(archive.read("config.json")))))
     except (zipfile.BadZipFile, AttributeError, EOFError, KeyError, ValueError, NotImplementedError) as error:
         raise _invalid(
             name,
@@ -121,12 +129,28 @@ def _archive_metadata(content: bytes, name: str) -> tuple[str, str | None]:
             expected="a whole .keras or .h5 file",
             fix="copy it again, or save it again with model.save",
         ) from error
-    return str(version), saved.replace("@", "T") if isinstance(saved, str) else None
+    return _Header(str(version), saved.replace("@", "T") if isinstance(saved, str) else None, foreign)
 
 
-def _unloadable(error: Exception, name: str, version: str) -> HybridgeError:
+def _foreign_classes(config: Any) -> Iterator[str]:
+    """Names of classes that are not Keras's own."""
+    if isinstance(config, dict):
+        module = config.get("module")
+        if "class_name" in config and isinstance(module, str) and not _OWN_MODULE.match(module):
+            yield str(config["class_name"])
+        for each in config.values():
+            yield from _foreign_classes(each)
+    elif isinstance(config, list):
+        for each in config:
+            yield from _foreign_classes(each)
+
+
+def _unloadable(error: Exception, name: str, header: _Header) -> HybridgeError:
     messages = [str(each) for each in _chain(error)]
-    if unknown := next((found[1] for message in messages if (found := _UNKNOWN.search(message))), None):
+    unknown = next((found[1] for message in messages if (found := _UNKNOWN.search(message))), None)
+    if unknown is None and messages[-1] == _NAME_CALLED:
+        unknown = "', '".join(header.foreign)
+    if unknown:
         return _invalid(
             name,
             received=f"'{unknown}', a class or function that is not known",
@@ -138,7 +162,7 @@ def _unloadable(error: Exception, name: str, version: str) -> HybridgeError:
     return _invalid(
         name,
         received=f"{type(cause).__name__}: {reason}",
-        expected=f"a whole file, saved by Keras {version}",
+        expected=f"a whole file, saved by Keras {header.version}",
         fix="save it again with Keras 3, or load it in Python and pass the model in memory",
     )
 

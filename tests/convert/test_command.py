@@ -94,6 +94,7 @@ def test_the_same_file_gives_the_same_bytes_in_another_process_and_only_progress
         "loading the source model",
         "reading data",
         "converting with recipe int8",
+        "calibrating on 200 samples",
         "comparing it with the source",
     ]
     first, second = (
@@ -213,3 +214,114 @@ def test_the_package_imports_without_tensorflow() -> None:
         "import sys, convert; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'onnx')))"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.tensorflow
+def test_a_missed_budget_writes_the_report_but_no_bundle(run: Run, digits: Digits) -> None:
+    data = ("--representative", digits.calibration, "--eval", digits.evaluation)
+    code, out, _ = run(
+        *(digits.file, "--recipe", "int8", *data, "--max-size", "2KB"),
+        *("--report", "page.html", "--format", "json"),
+    )
+    assert code == 10
+    error = json.loads(out)["error"]
+    assert error["code"] == "budget-missed"
+    assert "(at most 2,000)" in error["message"]
+    assert here() == ["page.html"]
+    page = Path("page.html").read_text()
+    assert "--max-size 2KB" in page  # the command that repeats it
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.tensorflow
+def test_a_budget_that_is_kept_gives_a_bundle_and_the_same_command_gives_it_again(
+    run: Run, digits: Digits
+) -> None:
+    Path("recipe.toml").write_text(
+        """
+        name = "head-in-float"
+        [quantization]
+        precision = "int8"
+        [[quantization.rules]]
+        layers = "probabilities"
+        operators = ["FULLY_CONNECTED"]
+        precision = "float32"
+        """
+    )
+    given = (
+        *(digits.file, "--recipe", "recipe.toml", "--representative", digits.calibration),
+        *("--eval", digits.evaluation, "--max-drop", "0.02", "--max-size", "20KB", "--min-agreement", "0.9"),
+        *("--slice", "label", "--format", "json"),
+    )
+    code, out, _ = run(*given, "-o", "first.edge")
+    assert code == 0
+    result = json.loads(out)
+    assert result["recipe"] == "head-in-float"
+    assert result["coverage"]["left_float"] == {"FULLY_CONNECTED": 1}
+    assert len(result["accuracy"]["slices"]) == 10
+    assert result["drop"] <= 0.02
+    code, out, _ = run(*given, "-o", "second.edge", "--recipe", "first.edge")
+    assert code == 0
+    assert Path("first.edge").read_bytes() == Path("second.edge").read_bytes()
+
+
+@pytest.mark.tensorflow
+def test_layers_are_ranked_and_no_bundle_is_written(run: Run, digits: Digits) -> None:
+    code, out, _ = run(
+        *(digits.file, "--explain", "--representative", digits.calibration, "--report", "why.html"),
+        *("--format", "json"),
+    )
+    assert code == 0
+    explanation = json.loads(out)
+    ratios = [each["snr_db"] for each in explanation["layers"] if each["snr_db"] is not None]
+    assert ratios == sorted(ratios)
+    assert {"CONV_2D", "FULLY_CONNECTED"} <= {each["operator"] for each in explanation["layers"]}
+    assert here() == ["why.html"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+def test_a_search_writes_the_smallest_model_within_the_budget_and_remembers_its_trials(
+    run: Run, digits: Digits, tmp_path: Path
+) -> None:
+    given = (
+        *(digits.file, "--search", "--representative", digits.calibration, "--eval", digits.evaluation),
+        # Without time for training: that is tried where it is cheap to test.
+        *("--max-drop", "0.01", "--search-minutes", "0.7", "--cache", tmp_path / "cache"),
+        *("--report", "search.html", "--overwrite", "--format", "json"),
+    )
+    code, out, err = run(*given)
+    assert code == 0, err
+    found = json.loads(out)
+    trials = found["search"]["trials"]
+    fitting = [each["size_bytes"] for each in trials if each["drop"] is not None and each["drop"] <= 0.01]
+    assert found["size_bytes"] <= min(fitting) * 1.01
+    assert all(each["latency_ms"] for each in trials if each["size_bytes"])
+    assert Bundle.open(found["output"]).digest == found["digest"]
+    assert "search.html" in here()
+    code, out, _ = run(*given)
+    assert code == 0
+    again = {each["name"]: each for each in json.loads(out)["search"]["trials"]}
+    assert all(again[each["name"]]["cached"] for each in trials if each["name"] in again)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--search", "--explain"), "one at a time"),
+        (("--search", "--recipe", "int8"), "leave --recipe out"),
+        (("--recipe", "int8", "--sparsity", "0.5"), "which has no use for it"),
+        (("--recipe", "cluster", "--sparsity", "0.5"), "which has no use for it"),
+        (("--max-size", "12 parsecs"), "a number with B, KB"),
+        (("--recipe", "int8", "--method", "psychic"), "psychic"),
+        (("--input", "image"), "image"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_before_anything_is_read(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "model.keras").write_bytes(b"no model")
+    code, out, err = run(tmp_path / "model.keras", "--representative", "none.npz", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert here() == []

@@ -48,7 +48,7 @@ def test_a_classifier_loses_less_than_a_point_with_every_recipe(digits: Digits, 
 
 def test_each_recipe_is_smaller_than_float32(digits: Digits) -> None:
     sizes = {
-        recipe: convert(digits.file, recipe=recipe, representative=digits.calibration).size
+        str(recipe): convert(digits.file, recipe=recipe, representative=digits.calibration).size
         for recipe in Precision
     }
     weights = sizes["float32"].source
@@ -187,8 +187,8 @@ def test_a_recurrent_model_converts_with_all_its_operators_but_not_to_int8(keras
 
 def test_operations_see_weights_through_a_dequantize(digits: Digits) -> None:
     content = convert(digits.file, recipe="float16").bundle.model_content
-    weights = {operation.name: operation.weights for operation in operations(content) if operation.weights}
-    assert weights["CONV_2D"] == ("FLOAT16",)
+    weights = {each.name: [weight.dtype for weight in each.weights] for each in operations(content)}
+    assert weights["CONV_2D"] == ["FLOAT16"]
 
 
 def test_parity_out_of_bounds_is_refused_and_the_bounds_can_be_set(digits: Digits) -> None:
@@ -302,7 +302,7 @@ def test_a_latency_that_was_asked_for_is_in_the_manifest_and_nowhere_else(digits
 
 
 def test_a_recipe_in_a_bundle_is_done_again_to_the_same_bytes(digits: Digits, tmp_path: Path) -> None:
-    given = {"representative": digits.calibration, "evaluation": digits.evaluation}
+    given: dict[str, Any] = {"representative": digits.calibration, "evaluation": digits.evaluation}
     first = convert(digits.file, recipe="int8", **given)
     path = first.save(tmp_path)
     again = convert(digits.file, recipe=str(path), **given)

@@ -148,8 +148,8 @@ def load_used_rows() -> list[int]:
 @pytest.mark.parametrize(
     ("samples", "said"),
     [
-        (np.full((4, 2, 2, 1), 7, np.float32), "4 samples of one constant value"),
-        (np.full((1, 2, 2, 1), 7, np.float32), "1 samples of one constant value"),
+        (np.full((4, 2, 2, 1), 7, np.float32), "one constant value in all of 4 samples"),
+        (np.full((1, 2, 2, 1), 7, np.float32), "one constant value in all of 1 sample"),
         (np.repeat(images(1), 3, axis=0), "3 samples that are all the same"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from convert.quantization import Ranges, calibrate
 from edge_runtime.model import Model
+from edge_runtime.tensor_spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
 Outputs = dict[str, Array]
@@ -68,14 +69,18 @@ def prepared(model: Any, outputs: tuple[str, ...], *, count: int = 40) -> FloatM
     random = np.random.default_rng(0)
     samples = tuple(
         {
-            spec.name: random.normal(size=spec.shape).astype(np.float32)
+            spec.name: random.normal(size=_shape(spec)).astype(np.float32)
             if spec.dtype == "float32"
-            else random.integers(0, 20, spec.shape).astype(spec.dtype)
+            else random.integers(0, 20, _shape(spec)).astype(spec.dtype)
             for spec in Model(content).inputs
         }
         for _ in range(count)
     )
     return FloatModel(content, samples, calibrate(content, samples))
+
+
+def _shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(int(each) for each in spec.shape)
 
 
 @pytest.fixture(scope="session")

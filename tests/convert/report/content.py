@@ -6,8 +6,7 @@ import numpy as np
 
 from convert.budget import Budget
 from convert.quantization import Coverage, LayerSensitivity, SparseWeight, SparsityReport, ValueRange
-from convert.report import ReportContent, TrialRow
-from convert.training import Epoch, FineTuned
+from convert.report import EpochRow, ReportContent, TrialRow
 from convert.verification import measure_confusion, measure_drop, measure_outputs
 from edge_runtime import TensorSpec
 from edge_runtime.manifest import (
@@ -99,16 +98,10 @@ def full_content() -> ReportContent:
         parity=measure_outputs({HOSTILE: source, "same": source}, {HOSTILE: converted, "same": source}),
         coverage=Coverage({"CONV_2D": 3}, {HOSTILE: 1}, float_layers=(HOSTILE,), not_builtin=("CUSTOM x",)),
         sparsity=SparsityReport(900, 700, (SparseWeight(HOSTILE, "INT8", 0.8, 500, 500, HOSTILE),)),
-        fine_tuned=FineTuned(
-            weights=(),
-            history=(
-                Epoch(part="prune", epoch=1, epochs=2, loss=1.0, quality=0.9, sparsity=0.3),
-                Epoch(part="prune", epoch=2, epochs=2, loss=0.5, quality=0.91, sparsity=0.5),
-                Epoch(part="qat", epoch=1, epochs=1, loss=0.4, quality=None, sparsity=0.5),
-            ),
-            sparsity=0.5,
-            seconds=12.0,
-            skipped={HOSTILE: HOSTILE},
+        training=(
+            EpochRow(part="prune", epoch=1, loss=1.0, accuracy=0.9, sparsity=0.3),
+            EpochRow(part="prune", epoch=2, loss=0.5, accuracy=0.91, sparsity=0.5),
+            EpochRow(part=HOSTILE, epoch=3, loss=0.4),
         ),
         sensitivity=(
             LayerSensitivity(HOSTILE, "CONV_2D", 21.3, 0.5, 0.98, 4000, 1000),

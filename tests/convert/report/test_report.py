@@ -13,7 +13,7 @@ import pytest
 
 from convert.budget import Budget
 from convert.quantization import LayerSensitivity, ValueRange
-from convert.report import ReportContent, TrialRow, render_report, write_report
+from convert.report import EpochRow, ReportContent, TrialRow, render_report, write_report
 from convert.report.style import COLORS
 from edge_runtime import ErrorCode, HybridgeError
 from edge_runtime.manifest import Metrics, Parity, Size
@@ -162,6 +162,8 @@ def test_a_search_without_a_choice_says_so_and_has_its_plot() -> None:
     rows = tuple(replace(each, chosen=False) for each in trials())
     page = render_report(ReportContent(name="m", trials=rows, budget=Budget(max_drop=0.01, max_size=90_000)))
     assert "None of 5 recipes (4 made a model) is within the budget." in page
+    nearest = render_report(ReportContent(name="m", trials=rows, manifest=manifest()))
+    assert "The nearest, int8, keeps 91.0 % accuracy" in nearest
     assert page.count("<svg") == 1
     assert ">float32</text>" in page
 
@@ -197,6 +199,7 @@ def test_the_plot_shows_the_most_telling_loss(trial: TrialRow, title: str) -> No
         ReportContent(name="m", trials=(TrialRow(name="int8", note="failed"),)),
         ReportContent(name="m", trials=(TrialRow(name="float32", size=10),)),
         ReportContent(name="m", trials=(TrialRow(name="float32", size=0, drop=0.0, latency_ms=0.0),)),
+        ReportContent(name="m", training=(EpochRow(part="qat", epoch=1, loss=0.5),)),
         ReportContent(
             name="m", manifest=msgspec.structs.replace(manifest(), metrics=Metrics(), lineage=None)
         ),
@@ -213,6 +216,7 @@ def test_the_plot_shows_the_most_telling_loss(trial: TrialRow, title: str) -> No
         "failed",
         "no loss",
         "zeros",
+        "one epoch",
         "no metrics",
         "no weights",
         "constant",

@@ -10,6 +10,7 @@ import pytest
 
 from convert.sources import Source, open_source, pinned
 from edge_runtime import HybridgeError, Model
+from tests.convert.conftest import Digits
 
 Array = np.ndarray[Any, Any]
 
@@ -18,6 +19,30 @@ Array = np.ndarray[Any, Any]
 def library(request: pytest.FixtureRequest) -> Any:
     """Keras 3 and its predecessor, one after the other."""
     return importlib.import_module(request.param)
+
+
+@pytest.fixture(scope="session")
+def digits_saved(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier of digits as a SavedModel of fixed sizes."""
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((1, 8, 8, 1), name="image")
+    call = tf.function(lambda image: {"probabilities": digits.model(image)}, input_signature=[spec])
+    module = tf.Module()
+    module.weights = list(call.get_concrete_function().graph.variables)
+    folder = tmp_path_factory.mktemp("digits") / "saved"
+    tf.saved_model.save(module, folder, signatures=call)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_tflite(digits_saved: Path) -> Path:
+    """The same as a float `.tflite`."""
+    import tensorflow as tf
+
+    path = digits_saved.with_name("digits.tflite")
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(digits_saved)).convert())
+    return path
 
 
 def exported(
