@@ -251,12 +251,12 @@ def _check_preprocessing(
             received=f"steps for {', '.join(unknown)}",
             expected=f"steps for inputs among {', '.join(inputs)}, once each",
         )
-    if preprocessing and batch_size != 1:
+    if batch_size < 1 or (preprocessing and batch_size != 1):
         raise HybridgeError(
             ErrorCode.USAGE,
             "batch size",
             received=str(batch_size),
-            expected="1, as preprocessing makes one sample at a time",
+            expected="1, as preprocessing makes one sample at a time" if preprocessing else "1 or more",
         )
 
 

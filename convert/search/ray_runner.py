@@ -8,6 +8,7 @@ its `federated` extra. Latency is not measured by workers, which disturb each ot
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["RayRunner", "WorkbenchSpec"]
 
 _SHIPPED_VARIABLES = ("SOURCE_DATE_EPOCH", "KERAS_BACKEND")
+_CONNECT_SECONDS = 5.0
 _DATA = ("representative", "evaluation", "training")
 
 
@@ -101,13 +103,14 @@ class RayRunner:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
+                _check_reachable(self._address)
                 ray.init(
                     address=self._address,
                     include_dashboard=False if self._address == "local" else None,
                     log_to_driver=False,
                     configure_logging=False,
                 )
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise HybridgeError(
                     ErrorCode.USAGE,
                     "Ray address",
@@ -170,6 +173,13 @@ class RayRunner:
 
     def _left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself takes minutes to find that nobody answers at an address."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _together(recipes: Sequence[Recipe]) -> list[tuple[Recipe, ...]]:

@@ -25,6 +25,8 @@ Library = Literal["keras", "tf_keras"]
 _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown [a-z ]+:|Cannot deserialize object of type) ['`]?([\w>.]+)"
 )
+# How tf_keras spells a function in a message about it.
+_FUNCTION = re.compile(r"'class_name': 'function', 'config': '(\w+)'")
 # What tf_keras says instead where it takes the name of an unknown class for the class.
 _NAME_CALLED = "'str' object is not callable"
 _OWN_MODULE = re.compile(r"(tf_)?keras\b|builtins$|tensorflow\b")
@@ -82,7 +84,7 @@ def load_keras_file(path: str | PathLike[str], custom_objects: Mapping[str, Any]
             errors.append(error)
         else:
             return KerasFile(model, library, hashlib.sha256(content).hexdigest(), header.saved_at)
-    raise _unloadable(errors[0], name, header) from errors[0]
+    raise _unloadable(errors[0], name, header, custom_objects) from errors[0]
 
 
 def _hdf5_header(content: bytes, name: str) -> _Header:
@@ -145,11 +147,25 @@ def _foreign_classes(config: Any) -> Iterator[str]:
             yield from _foreign_classes(each)
 
 
-def _unloadable(error: Exception, name: str, header: _Header) -> HybridgeError:
+def _unloadable(
+    error: Exception, name: str, header: _Header, custom_objects: Mapping[str, Any]
+) -> HybridgeError:
     messages = [str(each) for each in _chain(error)]
-    unknown = next((found[1] for message in messages if (found := _UNKNOWN.search(message))), None)
+    matches = [
+        # A function's own name hides in what stands for it.
+        *(_FUNCTION.search(message) for message in messages if "Unknown " in message),
+        *(_UNKNOWN.search(message) for message in messages),
+    ]
+    unknown = next((found[1] for found in matches if found), None)
     if unknown is None and messages[-1] == _NAME_CALLED:
         unknown = "', '".join(header.foreign)
+    if unknown in custom_objects:
+        return _invalid(
+            name,
+            received=f"'{unknown}' in a form that its own library does not read back",
+            expected=f"a whole file, saved by Keras {header.version}",
+            fix="save it again in the .keras format",
+        )
     if unknown:
         return _invalid(
             name,

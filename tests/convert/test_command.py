@@ -176,7 +176,7 @@ def test_int8_without_data_and_parity_out_of_bounds_write_nothing(run: Run, digi
         (b"no model", ("--output", "none/model.edge"), 6, "[file-unwritable]"),
         (b"no model", ("--labels", "none.txt"), 3, "[file-not-found]"),
         (b"no model", ("--batch-size", "0"), 2, "[usage]"),
-        (b"no model", ("--name", "a/b"), 6, "[file-unwritable]"),
+        (b"no model", ("--name", "a/b"), 2, "[usage]"),
         (b"no model", ("--version", " "), 2, "[usage]"),
     ],
 )

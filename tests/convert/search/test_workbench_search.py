@@ -64,6 +64,7 @@ def found(workbench: Workbench, folder: Path) -> SearchResult:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_bundle_is_the_smallest_within_the_budget_and_runs(found: SearchResult, digits: Digits) -> None:
     assert found.chosen is not None
     assert found.bundle is not None
@@ -89,6 +90,7 @@ def test_the_bundle_is_the_smallest_within_the_budget_and_runs(found: SearchResu
     assert right > 0.9
 
 
+@pytest.mark.slow
 def test_every_model_has_a_latency_that_was_measured_here(found: SearchResult, folder: Path) -> None:
     store = TrialStore(folder)
     for trial in found.trials:
@@ -100,6 +102,7 @@ def test_every_model_has_a_latency_that_was_measured_here(found: SearchResult, f
     assert all(map(store.compared, found.front))
 
 
+@pytest.mark.slow
 def test_a_second_search_converts_nothing(
     workbench: Workbench, found: SearchResult, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +116,7 @@ def test_a_second_search_converts_nothing(
     assert again.seconds < found.seconds / 2
 
 
+@pytest.mark.slow
 def test_a_latency_no_model_can_keep_is_refused_with_what_was_reached(
     workbench: Workbench, folder: Path
 ) -> None:
