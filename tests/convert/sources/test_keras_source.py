@@ -205,6 +205,22 @@ def test_a_missing_class_of_either_library_is_named(library: Any, tmp_path: Path
         assert "--custom" in message
 
 
+def test_a_missing_function_is_named_and_a_module_of_plain_functions_gives_it(
+    library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = f"plain_{library.__name__}"
+    (tmp_path / f"{module}.py").write_text("def steep(x):\n    return 3 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    steep = __import__(module).steep
+    x = library.Input((3,), name="x")
+    library.Model(x, library.layers.Dense(2, activation=steep, name="y")(x)).save(tmp_path / "steep.keras")
+    code, message = open_refusal(tmp_path / "steep.keras")
+    assert code == "source-invalid"
+    assert "'steep', a class or function that is not known" in message
+    exported(open_source(tmp_path / "steep.keras", custom=(module,)), inputs=["x"], outputs=["y"])
+
+
 def test_unreadable_archives_are_refused_before_anything_is_loaded(digits: Digits, tmp_path: Path) -> None:
     content = digits.file.read_bytes()
     damaged = bytearray(content)
