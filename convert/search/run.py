@@ -54,6 +54,7 @@ class SearchRun:
         self._trials: dict[str, Trial] = {}
         self._planned: set[str] = set()
         self._untried: list[str] = []
+        self._compared: set[str] = set()
         self._untrainable: set[Training] = set()
 
     @property
@@ -100,22 +101,35 @@ class SearchRun:
         """Takes note of a recipe for which there was no time."""
         self._untried.append(recipe.name)
 
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """The Pareto front; where latencies were compared in turn, of those trials alone."""
+        compared = [trial for trial in self.trials if trial.key in self._compared]
+        return pareto_front(compared or self.trials)
+
     def compare(self) -> None:
         """Measures the latency of the best again, in turn, so that it can be compared; as often as time allows."""
         rivals = {trial.key: trial for trial in (*pareto_front(self.trials), self.best) if trial is not None}
-        rounds = self.clock.rounds_for(len(rivals))
-        if len(rivals) < 2 or rounds < 2 or all(map(self._store.compared, rivals.values())):
+        settled = {trial.key for trial in self.trials if self._store.compared(trial)}
+        if settled and all(trial.cached for trial in self.trials):
+            # An earlier search has; measuring it again would only make another bundle of it.
+            self._compared = settled
             return
-        self._progress(f"measuring the latency of the {len(rivals)} best in turn")
         paths = {
             self._store.path(key): trial for key, trial in rivals.items() if trial.latency_ms is not None
         }
+        rounds = self.clock.rounds_for(len(paths))
+        if len(paths) < 2 or rounds < 2:
+            return
+        self._progress(f"measuring the latency of the {len(paths)} best in turn")
         try:
             for path, probes in measure_in_turn(paths, rounds=rounds).items():
                 self._judged(self._store.put_latency(paths[path], probes, compared=True), shown=False)
         except HybridgeError as error:
             # Each was measured before, alone; a search of minutes does not end with nothing for this.
             self.notes.append(f"latencies were not compared in turn: {error.message}")
+            return
+        self._compared = set(rivals)
 
     def remarks(self) -> tuple[str, ...]:
         """The notes, with what there was no time for."""

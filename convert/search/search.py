@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from convert.budget import Budget
 from convert.search.clock import SearchClock
-from convert.search.front import nearest, pareto_front
+from convert.search.front import nearest
 from convert.search.goal import Goal, goal_of
 from convert.search.run import SearchRun
 from convert.search.runner import TrialRunner
@@ -117,7 +117,7 @@ def search(
     closest = chosen or nearest(run.trials, goal)
     return SearchResult(
         trials=run.trials,
-        front=pareto_front(run.trials),
+        front=run.front,
         chosen=chosen,
         nearest=closest,
         misses=() if closest is None else closest.misses,

@@ -12,30 +12,34 @@ import numpy as np
 from msgspec import Struct
 
 from convert.recipes import Training
+from convert.sources.source import Architecture
+from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["Epoch", "FineTuned", "Outcome", "Problem", "Request", "read_arrays", "write_arrays"]
+__all__ = ["Epoch", "FineTuned", "Outcome", "Part", "Problem", "Request", "read_arrays", "write_arrays"]
 
 Part = Literal["prune", "cluster", "qat"]
 
 
 class Epoch(Struct, frozen=True, kw_only=True):
-    """One pass over the training data.
+    """One pass over the training data, of at most 30,000 samples; the next pass sees others.
 
     Attributes:
         part: What the model was trained for.
         epoch: Its number within the part, from 1.
         epochs: How many the part has at most.
         loss: Mean training loss.
+        validation_loss: The same loss on the samples held back.
         quality: Accuracy on the samples held back, or agreement with the source where there are no labels; None for
             a model without class scores.
-        sparsity: Share of zeros in the weights that the part treats.
+        sparsity: Share of zeros in the kernels that were pruned.
     """
 
     part: Part
     epoch: int
     epochs: int
     loss: float
+    validation_loss: float
     quality: float | None
     sparsity: float
 
@@ -53,7 +57,10 @@ class Request(Struct, frozen=True, kw_only=True):
     scores: str | None
     weight_bits: int
     max_drop: float | None
-    paths: tuple[str, ...]
+
+    def architecture(self, weights: Sequence[Array]) -> Architecture:
+        """The source model, with these weights."""
+        return Architecture(self.library, self.config, tuple(weights), self.custom)
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -64,6 +71,23 @@ class Problem(Struct, frozen=True, kw_only=True):
     received: str
     expected: str
     fix: str
+
+    @classmethod
+    def of(cls, error: HybridgeError) -> Problem:
+        """What is to be said of an error."""
+        return cls(
+            code=error.code.value,
+            what=error.what,
+            received=error.received,
+            expected=error.expected,
+            fix=error.fix,
+        )
+
+    def error(self) -> HybridgeError:
+        """The error, as it was."""
+        return HybridgeError(
+            ErrorCode(self.code), self.what, received=self.received, expected=self.expected, fix=self.fix
+        )
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -80,9 +104,9 @@ class FineTuned:
     Attributes:
         weights: Their values, in the order of `Architecture.weights`.
         history: One entry an epoch.
-        sparsity: Share of zeros in all kernels.
+        sparsity: Share of zeros in the kernels that were pruned or clustered, or in all kernels after `qat` alone.
         seconds: How long it took.
-        skipped: Layers that a part left as they were, and why.
+        skipped: Layers that a part left as they were, as ``part: layer``, and why.
     """
 
     weights: tuple[Array, ...]
@@ -95,11 +119,13 @@ class FineTuned:
 def write_arrays(folder: Path, name: str, arrays: Sequence[Array]) -> None:
     """Writes arrays under a name, for `read_arrays`."""
     for index, array in enumerate(arrays):
-        np.save(folder / f"{name}-{index}.npy", np.ascontiguousarray(array))
+        np.save(folder / f"{name}-{index}.npy", np.ascontiguousarray(array), allow_pickle=False)
     (folder / f"{name}.json").write_bytes(msgspec.json.encode(len(arrays)))
 
 
 def read_arrays(folder: Path, name: str) -> list[Array]:
     """Arrays that were written under a name, mapped into memory rather than read."""
     count = msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=int)
-    return [np.load(folder / f"{name}-{index}.npy", mmap_mode="r") for index in range(count)]
+    return [
+        np.load(folder / f"{name}-{index}.npy", mmap_mode="r", allow_pickle=False) for index in range(count)
+    ]

@@ -1,168 +1,115 @@
-"""Quantisation-aware training: a model whose layers round as the converted one will."""
+"""Quantisation-aware training: layers round as the converted ones will, and learn to live with it.
+
+tfmot's own schemes know few kinds of layers, rebuild the graph by patterns, round dense kernels by one scale where the
+conversion has one a channel, and begin activations at -6..6. Here its wrapper rounds each kernel on the grid of the
+conversion, and each activation that the device stores by the range seen so far.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
-from edge_runtime.errors import ErrorCode, HybridgeError
+import numpy as np
 
-__all__ = ["with_rounding"]
+from convert.training.fitting import Fitting
+from convert.training.kernels import Treated, layers_of
+from convert.training.pruning import keep_zeros, share_of_zeros
+from convert.training.rebuilding import Copy, rewired
+from convert.training.rounding_config import Kept, make_config
 
-_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
+__all__ = ["train_rounded"]
+
+# Weights only adjust to the grid.
+_SLOWER = 0.3
+# Layers that the converter merges with the one before, so that what is between is never stored.
+_MERGED = ("BatchNormalization", "ReLU")
+_MERGED_ACTIVATIONS = ("relu", "relu6")
+# Layers without kernels whose outputs have a range of their own.
+_STORED = (
+    *("BatchNormalization", "ReLU", "LeakyReLU", "PReLU", "ELU", "Activation", "Add", "Subtract", "Multiply"),
+    *("Average", "Concatenate", "AveragePooling1D", "AveragePooling2D"),
+    *("GlobalAveragePooling1D", "GlobalAveragePooling2D"),
+)
+# Functions whose range is fixed, or which the device computes in float.
+_BOUNDED = ("softmax", "sigmoid", "tanh", "hard_sigmoid", "log_softmax")
 
 
-def with_rounding(
-    model: Any, *, bits: int, skip: tuple[str, ...], sparse: bool, clustered: set[str]
-) -> tuple[Any, dict[str, str]]:
-    """The model with rounding of weights and activations in place.
+def train_rounded(
+    copy: Copy,
+    treated: Treated,
+    fitting: Fitting,
+    *,
+    bits: int,
+    pruned: Mapping[int, str],
+    clustered: Mapping[int, str],
+) -> None:
+    """Trains the copy in place.
 
     Args:
-        model: A functional `tf_keras` model of single layers.
-        bits: Of the weights: 8, with activations as tfmot's default scheme has them, or 4 with float activations, as
-            the device computes them.
-        skip: Patterns of layers to leave as they are.
-        sparse: Whether zeros must stay zero.
-        clustered: Layers whose weights must go on to share values.
-
-    Returns:
-        The model, and layers that are not rounded, with the reason.
-
-    Raises:
-        HybridgeError: `training-failed` for a model of which tfmot can round nothing.
+        copy: The model.
+        treated: Whose kernels are rounded.
+        fitting: How to train.
+        bits: Of kernels: 8, activations then have 8 too; or 4, and activations stay float.
+        pruned: Places of kernels whose zeros stay.
+        clustered: Places of kernels whose values stay shared.
     """
-    import tf_keras
-    from tensorflow_model_optimization.python.core.quantization.keras import quantize, quantize_annotate
+    import tensorflow_model_optimization as tfmot
 
-    supported = _registry()
-    skipped: dict[str, str] = {}
+    place_of = {id(variable): place for place, variable in enumerate(copy.variables)}
+    stored = _stored(copy.model) if bits == 8 else set()
+    configs: list[Any] = []
 
-    def annotated(layer: Any) -> Any:
-        reason = _reason(layer, supported, skip, bits)
-        if reason is None:
-            config = _FourBits.make(layer) if bits == 4 else None
-            return quantize_annotate.QuantizeAnnotate(layer, quantize_config=config)
-        if layer.weights and reason:
-            skipped[layer.name] = reason
-        return layer
+    def wrapped(layer: Any) -> Any:
+        attributes = treated.attributes.get(id(layer), ())
+        kind = type(layer).__name__
+        if not attributes and not (id(layer) in stored and kind in _STORED):
+            return layer
+        kept: dict[str, Kept] = {}
+        for attribute in attributes:
+            variable = getattr(layer, attribute)
+            place = place_of[id(variable)]
+            if place in clustered or place in pruned:
+                kept[attribute] = Kept.of(variable, shared=place in clustered)
+        configs.append(make_config(attributes, bits=bits, stored=id(layer) in stored, kept=kept))
+        return tfmot.quantization.keras.QuantizeWrapperV2(layer, configs[-1])
 
-    marked = tf_keras.models.clone_model(model, clone_function=annotated)
-    # Cloning makes new variables.
-    marked.set_weights(model.get_weights())
-    try:
-        with quantize.quantize_scope(_FourBits.scope() if bits == 4 else {}):
-            rounded = quantize.quantize_apply(marked, _scheme(sparse, clustered))
-    except Exception as error:
-        # tfmot raises ValueErrors, RuntimeErrors and AttributeErrors for layers beyond it.
-        raise HybridgeError(
-            ErrorCode.TRAINING_FAILED,
-            "qat",
-            received=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
-            expected="layers that tfmot can round",
-            fix="leave layers out with the recipe's training.skip, or use a recipe without qat",
-        ) from error
-    return rounded, skipped
+    kernels = [copy.variables[place] for place in pruned]
+    fitting.fit(
+        rewired(copy.model, wrapped),
+        "qat",
+        sparsity=lambda: share_of_zeros([kernel.numpy() for kernel in kernels]),
+        callbacks=keep_zeros(copy, [place for place in pruned if place not in treated.places]),
+        slower=_SLOWER,
+        later=bool(pruned or clustered),
+    )
+    for config in configs:
+        config.settle()
 
 
-def _reason(layer: Any, supported: Any, skip: tuple[str, ...], bits: int) -> str | None:
+def _stored(model: Any) -> set[int]:
+    """Layers, by identity, whose output the device stores as numbers of 8 bits."""
+    found = set()
+    for _, layer in layers_of(model):
+        output = layer.output if len(layer.inbound_nodes) == 1 else None
+        if _is_bounded(layer) or not _is_float(output):
+            continue
+        after = [node.outbound_layer for node in layer.outbound_nodes]
+        if len(after) == 1 and _is_merged(after[0]):
+            continue
+        found.add(id(layer))
+    return found
+
+
+def _is_merged(layer: Any) -> bool:
+    name = getattr(getattr(layer, "activation", None), "__name__", "")
     kind = type(layer).__name__
-    if kind == "InputLayer":
-        return ""
-    if any(re.search(pattern, layer.name) for pattern in skip):
-        return "named by skip"
-    if bits == 4:
-        return None if kind in ("Dense", "Conv2D") else f"{kind} is not rounded to 4 bits in training"
-    if kind == "BatchNormalization":
-        # Rounded as one with the convolution before it, into which the converter folds it; not known on its own.
-        return None if _follows_convolution(layer) else "a batch normalisation that follows no convolution"
-    return None if supported.supports(layer) else f"tfmot does not round {kind}"
+    return kind in _MERGED or (kind == "Activation" and name in _MERGED_ACTIVATIONS)
 
 
-def _follows_convolution(layer: Any) -> bool:
-    nodes = layer.inbound_nodes
-    before = nodes[0].inbound_layers if nodes else []
-    return type(before).__name__ in _CONVOLUTIONS
+def _is_bounded(layer: Any) -> bool:
+    return getattr(getattr(layer, "activation", None), "__name__", "") in _BOUNDED
 
 
-def _registry() -> Any:
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_registry,
-    )
-
-    return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
-
-
-def _scheme(sparse: bool, clustered: set[str]) -> Any:
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (
-        default_8bit_cluster_preserve_quantize_scheme as cluster_scheme,
-    )
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.prune_preserve import (
-        default_8bit_prune_preserve_quantize_scheme as prune_scheme,
-    )
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_scheme,
-    )
-
-    if clustered:
-        return cluster_scheme.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=sparse)
-    if sparse:
-        return prune_scheme.Default8BitPrunePreserveQuantizeScheme()
-    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
-
-
-class _FourBits:
-    """Makes the configuration that rounds a kernel to 4 bits a channel, symmetric, and nothing else."""
-
-    @staticmethod
-    def make(layer: Any) -> Any:  # noqa: ARG004 - one configuration for each layer
-        return _FourBits.scope()["FourBitWeights"]()
-
-    @staticmethod
-    def scope() -> dict[str, Any]:
-        import tensorflow_model_optimization as tfmot
-
-        quantizers = tfmot.quantization.keras.quantizers
-
-        class PerChannel(quantizers.LastValueQuantizer):  # type: ignore[misc, name-defined]
-            """A range for each channel, which both Dense and Conv2D have last."""
-
-            def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-                return {
-                    f"{end}_var": layer.add_weight(
-                        f"{name}_{end}",
-                        shape=(tensor_shape[-1],),
-                        initializer=_constant(value),
-                        trainable=False,
-                    )
-                    for end, value in (("min", -6.0), ("max", 6.0))
-                }
-
-        class FourBitWeights(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc]
-            """Rounds the kernel alone."""
-
-            def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
-                quantizer = PerChannel(num_bits=4, per_axis=True, symmetric=True, narrow_range=True)
-                return [(layer.kernel, quantizer)]
-
-            def get_activations_and_quantizers(self, layer: Any) -> list[Any]:  # noqa: ARG002
-                return []
-
-            def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
-                layer.kernel = quantize_weights[0]
-
-            def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
-                """Nothing to set."""
-
-            def get_output_quantizers(self, layer: Any) -> list[Any]:  # noqa: ARG002
-                return []
-
-            def get_config(self) -> dict[str, Any]:
-                return {}
-
-        return {"FourBitWeights": FourBitWeights, "PerChannel": PerChannel}
-
-
-def _constant(value: float) -> Any:
-    import tf_keras
-
-    return tf_keras.initializers.Constant(value)
+def _is_float(output: Any) -> bool:
+    return hasattr(output, "dtype") and np.dtype(output.dtype.as_numpy_dtype).kind == "f"

@@ -1,6 +1,6 @@
 """The process that trains: reads a folder, writes epochs to standard output and weights into the folder.
 
-It must be a process of its own: tfmot works on `tf_keras` models only, which it makes the Keras of the whole process.
+A process of its own, as tfmot works on `tf_keras` models only and makes that the Keras of whatever imports it.
 """
 
 from __future__ import annotations
@@ -8,66 +8,75 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from convert.training.copying import copy_model
-from convert.training.learning import Learning
+from convert.training.fitting import Fitting
 from convert.training.messages import Epoch, Outcome, Problem, Request, read_arrays, write_arrays
-from convert.training.techniques import train_parts
+from convert.training.objective import Objective
+from convert.training.parts import train_parts
+from convert.training.rebuilding import rebuild
+from convert.training.samples import Samples
 from edge_runtime.errors import HybridgeError
 
 __all__: list[str] = []
 
 
-def main(folder: Path) -> None:
-    """Trains what the folder asks for."""
-    request = msgspec.json.decode((folder / "request.json").read_bytes(), type=Request)
-    sys.path += [path for path in request.paths if path not in sys.path]
-    for module in request.custom:
-        import_module(module)
+def train(folder: Path, report: Callable[[Epoch], None]) -> None:
+    """Trains what the folder asks for, and leaves the result there.
+
+    Raises:
+        HybridgeError: `training-failed`.
+    """
     import tf_keras
 
+    request = msgspec.json.decode((folder / "request.json").read_bytes(), type=Request)
     tf_keras.utils.set_random_seed(request.training.seed)
-    copied = copy_model(request, read_arrays(folder, "weights"))
-    learning = Learning.from_folder(request, folder)
-    learning.check_copy(copied.model)
-    tuned = train_parts(copied, learning, request, report=_report)
+    samples = Samples.read(folder, request)
+    architecture = request.architecture(read_arrays(folder, "weights"))
+    samples.check_copy(rebuild(architecture, architecture.weights).model)
+    fitting = Fitting(request.training, samples, Objective(samples), request.max_drop, report)
+    tuned = train_parts(architecture, fitting, weight_bits=request.weight_bits)
     write_arrays(folder, "tuned", tuned.weights)
     outcome = Outcome(sparsity=tuned.sparsity, skipped=tuned.skipped)
     (folder / "outcome.json").write_bytes(msgspec.json.encode(outcome))
 
 
-def _report(epoch: Epoch) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(epoch) + b"\n")
-    sys.stdout.buffer.flush()
-
-
 def _end_with_parent() -> None:
+    """Ends this process when the pipe to its standard input does, which its parent holds open."""
+
     def watch() -> None:
-        # Not through `sys.stdin`, whose lock a thread may not hold when the interpreter ends.
-        os.read(0, 1)
+        while os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-if __name__ == "__main__":
+def _own_output() -> Callable[[Epoch], None]:
+    """Standard output for epochs alone: what a function of the user's own prints goes to standard error."""
+    stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def report(epoch: Epoch) -> None:
+        stream.write(msgspec.json.encode(epoch) + b"\n")
+        stream.flush()
+
+    return report
+
+
+def main() -> None:
+    """Trains in the folder that is the first argument; exits with 1 after an error, which is left there."""
     _end_with_parent()
-    place = Path(sys.argv[1])
-    np.seterr(all="ignore")
+    folder = Path(sys.argv[1])
     try:
-        main(place)
+        train(folder, _own_output())
     except HybridgeError as error:
-        described = Problem(
-            code=error.code.value,
-            what=error.what,
-            received=error.received,
-            expected=error.expected,
-            fix=error.fix,
-        )
-        (place / "problem.json").write_bytes(msgspec.json.encode(described))
+        (folder / "problem.json").write_bytes(msgspec.json.encode(Problem.of(error)))
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
