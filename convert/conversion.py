@@ -203,7 +203,9 @@ def apply_recipe(
     source, tuned = workbench.source, None
     if recipe.training is not None:
         workbench.report(f"fine-tuning for recipe {recipe.name}")
-        bits = 4 if recipe.quantization.precision in (Precision.INT4, Precision.INT4_BLOCK32) else 8
+        in_int4 = recipe.quantization.precision in (Precision.INT4, Precision.INT4_BLOCK32)
+        # Only rounding in training asks for it; other trainings are the same for every ending.
+        bits = 4 if recipe.training.qat and in_int4 else 8
         tuned = workbench.fine_tuned(recipe.training, weight_bits=bits, max_drop=max_drop)
         source = source.with_weights(tuned.weights)
     workbench.report(f"converting with recipe {recipe.name}")
