@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test quick lint format stubs bench clean
+.PHONY: setup demo test quick heavy lint format stubs bench recipes clean
 
 setup: $(STAMP)
 
@@ -18,10 +18,14 @@ demo: $(STAMP)
 	$(BIN)/hybridge demo --out demo-out --overwrite
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m 'not heavy'
 
 quick: $(STAMP) lint
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -m 'not slow and not heavy'
+
+# What takes minutes: searches with training, Ray clusters, every technique on many models.
+heavy: $(STAMP)
+	$(BIN)/python -m pytest -q -m heavy --timeout 900
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -41,6 +45,13 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.model_overhead
 	$(BIN)/python -m benchmarks.import_cost
 	$(BIN)/python -m benchmarks.fallback_overhead
+	$(BIN)/python -m benchmarks.conversion.tiny_models
+	$(BIN)/python -m benchmarks.conversion.cost
+
+# The table of recipes in docs/, and the search beside plain recipes: an hour on two cores.
+recipes: $(STAMP)
+	$(BIN)/python -m benchmarks.conversion.recipe_table
+	$(BIN)/python -m benchmarks.conversion.recipe_search
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .pytest_cache .ruff_cache

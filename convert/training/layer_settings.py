@@ -19,7 +19,7 @@ _UNUSED = frozenset(
     {"seed", "synchronized", "quantization_config", "use_cudnn", "flash_attention", "autocast"}
 )
 # Values that say what is so without the setting.
-_NEUTRAL = (None, False, 0, "auto", "channels_last", [], {})
+_NEUTRAL: tuple[Any, ...] = (None, False, 0, "auto", "channels_last", [], {})
 # The same setting under another name.
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 # Noise: it would hide from the small model what the source knows, and the source gave its outputs without it.
@@ -56,9 +56,10 @@ def make_layer(serialized: Mapping[str, Any]) -> Any:
         raise NotCarriedError(f"{name}, which tf_keras does not have")
     if config.get("stateful"):
         raise NotCarriedError(f"{name} that keeps its state from batch to batch")
-    settings = _settings(kind, {**config, "trainable": True}, _RENAMED.get(name, {}))
     try:
-        return kind(**settings)
+        return kind(**_settings(kind, {**config, "trainable": True}, _RENAMED.get(name, {})))
+    except NotCarriedError as error:
+        raise NotCarriedError(f"{name} with {error}") from error
     except Exception as error:
         # Constructors raise what they like for values that they do not know.
         raise NotCarriedError(f"{name}: {_first_line(error)}") from error
@@ -74,7 +75,7 @@ def _settings(kind: Any, config: Mapping[str, Any], renamed: Mapping[str, str]) 
         if key in accepted:
             settings[key] = _setting(key, value)
         elif key not in _UNUSED and value not in _NEUTRAL:
-            raise NotCarriedError(f"{kind.__name__} with {key}={value!r}, which tf_keras does not have")
+            raise NotCarriedError(f"{key}={value!r}, which tf_keras does not have")
     return settings
 
 
@@ -103,7 +104,9 @@ def _plain(value: Any) -> Any:
     if str(value.get("module") or "").startswith("keras.layers"):
         return make_layer(value)
     if kind is not None:
-        raise NotCarriedError(f"{value.get('registered_name') or kind}")
+        raise NotCarriedError(
+            f"a {kind} of its own" if kind.startswith("__") else str(value.get("registered_name") or kind)
+        )
     return {key: _plain(each) for key, each in value.items()}
 
 
@@ -114,7 +117,7 @@ def _accepted(kind: Any) -> set[str]:
         if each.__name__ == "Layer":
             break
         if "__init__" in vars(each):
-            parameters = inspect.signature(each.__init__).parameters
+            parameters = inspect.signature(vars(each)["__init__"]).parameters
             names |= set(parameters)
             if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
                 break

@@ -66,8 +66,8 @@ def rebuild(architecture: Architecture, weights: Sequence[Array]) -> Copy:
         variable.assign(np.asarray(weight))
     for layer in _layers(model):
         if type(layer).__name__ == "BatchNormalization":
-            # Computes as in inference: with statistics of the data at hand the copy would not begin as the source, and on
-            # data other than what the source was trained on it would never get back there.
+            # Computes as in inference: with statistics of a batch the copy would not begin as the source, and on data
+            # other than what the source was trained on it would never get back there.
             layer.trainable = False
         # What Normalization computes with follows from its weights when it is told so.
         if callable(finalize := getattr(layer, "finalize_state", None)):

@@ -29,6 +29,7 @@ def tried(folder: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_after_an_interruption_only_what_was_under_way_is_tried_again(
     tmp_path: Path, models: Path, how: signal.Signals

@@ -21,7 +21,7 @@ from convert.workbench import Workbench, open_workbench
 from edge_runtime import ErrorCode, HybridgeError
 from tests.convert.conftest import Digits
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.heavy]
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_every_model_has_a_latency_that_was_measured_here(found: SearchResult, f
     assert all(map(store.compared, found.front))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_second_search_converts_nothing(
     workbench: Workbench, found: SearchResult, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +191,7 @@ def test_layers_are_ranked_once_and_not_at_all_without_time(workbench: Workbench
     assert layers.count(Precision.INT8, seconds=0.0) == count
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_training_makes_it_smaller_and_what_was_trained_is_kept(digits: Digits, tmp_path: Path) -> None:
     bench = open_digits(digits)
     options: dict[str, Any] = {

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from convert.recipes import Clustering, Pruning, Training
 from convert.sources.source import Architecture
 from convert.training import FineTuned, fine_tune
 
 Array = np.ndarray[Any, Any]
-SHORT = {"epochs": 4, "batch_size": 32, "learning_rate": 3e-3}
+# What suits a thousand small images; trainings differ from it in their parts.
+SHORT = Training(epochs=4, batch_size=32, learning_rate=3e-3)
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def patterns(keras: Any) -> Patterns:
 def tuned(patterns: Patterns) -> Callable[[str], FineTuned]:
     """The training of that name, run once."""
     trainings = {
-        "prune": Training(prune=Pruning(sparsity=0.75), **SHORT),
-        "prune-2of4+qat": Training(prune=Pruning(pattern="2:4"), qat=True, **SHORT),
-        "all": Training(prune=Pruning(sparsity=0.7), cluster=Clustering(clusters=8), qat=True, **SHORT),
+        "prune": replace(SHORT, prune=Pruning(sparsity=0.75)),
+        "prune-2of4+qat": replace(SHORT, prune=Pruning(pattern="2:4"), qat=True),
+        "all": replace(SHORT, prune=Pruning(sparsity=0.7), cluster=Clustering(clusters=8), qat=True),
     }
     done: dict[str, FineTuned] = {}
 

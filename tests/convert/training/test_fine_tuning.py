@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from convert.recipes import Pruning, Training
-from convert.training import FineTuned
+from convert.recipes import Pruning
+from convert.training import FineTuned, TrainingData
+from convert.training.own_function import train_with
 from edge_runtime.errors import ErrorCode, HybridgeError
 from tests.convert.training.conftest import SHORT, Patterns
 
@@ -29,8 +29,13 @@ def _kernels(tuned: FineTuned) -> dict[str, np.ndarray[Any, Any]]:
     return dict(zip(("second", "third"), large, strict=True))
 
 
-def _leftovers() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("hybridge-training-*")}
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, this test's own."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 def test_pruning_reaches_its_share_of_zeros_and_keeps_accuracy(patterns: Patterns, tuned: Tuned) -> None:
@@ -74,7 +79,7 @@ def test_zeros_and_shared_values_outlast_all_parts(patterns: Patterns, tuned: Tu
 
 
 def test_a_seed_repeats_a_training(patterns: Patterns, tuned: Tuned) -> None:
-    again = patterns.tune(Training(prune=Pruning(sparsity=0.75), **SHORT))
+    again = patterns.tune(replace(SHORT, prune=Pruning(sparsity=0.75)))
     for one, other in zip(tuned("prune").weights, again.weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
@@ -82,7 +87,7 @@ def test_a_seed_repeats_a_training(patterns: Patterns, tuned: Tuned) -> None:
 def test_without_labels_the_source_is_followed_and_a_budget_ends_it_early(patterns: Patterns) -> None:
     lines: list[str] = []
     result = patterns.tune(
-        Training(qat=True, **{**SHORT, "epochs": 20}),
+        replace(SHORT, qat=True, epochs=20),
         labelled=False,
         weight_bits=4,
         max_drop=0.2,
@@ -107,6 +112,9 @@ def fits(model, data):
 def raises(model, data):
     raise KeyError("no such thing")
 
+def returns(model, data):
+    return 3
+
 def dies(model, data):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -120,36 +128,49 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_a_function_of_ones_own_trains_instead(patterns: Patterns) -> None:
-    training = Training(prune=Pruning(sparsity=0.5), function="own_training:fits", **SHORT)
+    training = replace(SHORT, prune=Pruning(sparsity=0.5), function="own_training:fits")
     result = patterns.tune(training)
     assert result.sparsity == pytest.approx(0.5, abs=0.01)
     assert len(result.history) == 4
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.parametrize(
-    ("name", "said"), [("raises", "KeyError: 'no such thing'"), ("dies", "killed by signal 9")]
-)
-def test_a_process_that_fails_or_dies_is_one_error(patterns: Patterns, name: str, said: str) -> None:
-    before = _leftovers()
-    with pytest.raises(HybridgeError, match=said) as caught:
-        patterns.tune(Training(qat=True, function=f"own_training:{name}", **SHORT))
+def test_a_process_that_is_killed_is_one_error_and_leaves_no_files(
+    patterns: Patterns, temporary: Path
+) -> None:
+    with pytest.raises(HybridgeError, match="killed by signal 9") as caught:
+        patterns.tune(replace(SHORT, qat=True, function="own_training:dies"))
     assert caught.value.code is ErrorCode.TRAINING_FAILED
-    assert _leftovers() == before
+    assert not list(temporary.iterdir())
 
 
-def test_an_interrupt_ends_the_process_and_leaves_no_files(patterns: Patterns) -> None:
-    before = _leftovers()
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("own_training:raises", "KeyError: 'no such thing'"),
+        ("own_training:returns", "returns int"),
+        ("own_training:absent", "AttributeError"),
+        ("absent_module:fits", "ModuleNotFoundError"),
+    ],
+)
+def test_a_function_that_cannot_train_is_named_with_what_it_did(name: str, said: str) -> None:
+    data = TrainingData("qat", {}, {}, None, 1, 1, 1, 0.1, ())
+    with pytest.raises(HybridgeError, match=said) as caught:
+        train_with(name, None, data)
+    assert caught.value.code is ErrorCode.TRAINING_FAILED
+    assert name in caught.value.message
 
+
+def test_an_interrupt_ends_the_process_and_leaves_no_files(patterns: Patterns, temporary: Path) -> None:
     def interrupt(_line: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        patterns.tune(Training(qat=True, **{**SHORT, "epochs": 1000}), progress=interrupt)
-    assert _leftovers() == before
-    # Waited for as well: not even a zombie is left.
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        patterns.tune(replace(SHORT, qat=True, epochs=1000), progress=interrupt)
+    assert not list(temporary.iterdir())
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(temporary) not in running
 
 
 def test_a_source_that_computes_something_else_is_refused(patterns: Patterns) -> None:
@@ -157,7 +178,7 @@ def test_a_source_that_computes_something_else_is_refused(patterns: Patterns) ->
         patterns.model, patterns.architecture, patterns.images, patterns.labels, patterns.targets + 1.0
     )
     with pytest.raises(HybridgeError, match="output 'scores' of the copy") as caught:
-        wrong.tune(replace(Training(qat=True), epochs=1))
+        wrong.tune(replace(SHORT, qat=True, epochs=1))
     assert caught.value.code is ErrorCode.TRAINING_FAILED
 
 

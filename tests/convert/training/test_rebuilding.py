@@ -32,12 +32,11 @@ def _architecture(keras: Any, model: Any) -> Architecture:
 
 def _assert_same(keras: Any, model: Any, *inputs: Array) -> None:
     architecture = _architecture(keras, model)
-    given = list(inputs) if len(inputs) > 1 else inputs[0]
+    given: Any = list(inputs) if len(inputs) > 1 else inputs[0]
     if isinstance(getattr(model, "_inputs_struct", None), dict):
         given = dict(zip(model._inputs_struct, inputs, strict=True))
-    expected = keras.tree.flatten(model(given, training=False))
-    if isinstance(result := model(given, training=False), dict):
-        expected = list(result.values())
+    result = model(given, training=False)
+    expected = list(result.values()) if isinstance(result, dict) else keras.tree.flatten(result)
     copy = rebuild(architecture, architecture.weights)
     for built in (copy.model, rewired(copy.model, lambda layer: layer)):
         received = built(list(inputs), training=False)
@@ -143,13 +142,15 @@ def test_layers_that_cannot_be_carried_are_named_at_once(keras: Any) -> None:
 def test_a_model_of_tf_keras_is_rebuilt_and_trainable(keras: Any) -> None:
     tf_keras = pytest.importorskip("tf_keras")
     layers = tf_keras.layers
-    base = tf_keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Dropout(0.5)])
+    base = tf_keras.Sequential(
+        [layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(), layers.Dropout(0.5)]
+    )
     base.trainable = False
     image = tf_keras.Input((6, 6, 1), batch_size=1)
     model = tf_keras.Model(image, layers.Flatten()(base(image, training=False)))
     architecture = Architecture("tf_keras", json.loads(model.to_json()), tuple(model.get_weights()))
     copy = rebuild(architecture, architecture.weights)
-    assert len(copy.model.trainable_variables) == 4
+    assert {each.name for each in copy.model.trainable_variables} >= {"conv/kernel:0", "conv/bias:0"}
     images = _random(1, 6, 6, 1)
     np.testing.assert_allclose(copy.model(images), model(images), rtol=1e-5, atol=1e-6)
 
