@@ -152,8 +152,8 @@ def _page(runs: dict[str, Run], bars: dict[str, dict[str, float | bool]]) -> str
         "A convolutional network on Fashion-MNIST (two convolutions with batch normalisation, two dense layers; "
         f"{source['source_size_bytes']:,} bytes of weights, {source['accuracy']['source']:.2%} of 10,000 test images),",
         "converted by `hybridge convert` with 500 calibration images and, where the recipe trains, the 60,000 training",
-        "images. `bytes` is the `.tflite` on disk, `over the air` the same deflated; `ms` is the median of a run on one",
-        f"thread of {machine_name()}, all bundles measured in turn; `convert s` is the whole command.",
+        "images. `bytes` is the `.tflite` on disk, `over the air` the same deflated; `ms` is the median of a run on",
+        f"one thread of {machine_name()}, all bundles measured in turn; `convert s` is the whole command.",
         "",
         "Written by `python -m benchmarks.conversion.recipe_table`.",
         "",

@@ -64,8 +64,9 @@ def tiny_models(work: Path | None) -> None:
 
 def _converted(folder: Path, source: str, published: str, name: str, samples: tuple[Array, Array]) -> Run:
     calibration, judged = samples
-    np.savez(folder / "calibration.npz", **{name: calibration})
-    np.savez(folder / "judged.npz", **{name: judged})
+    for kind, array in (("calibration", calibration), ("judged", judged)):
+        arrays: dict[str, Any] = {name: array}
+        np.savez(folder / f"{kind}.npz", **arrays)
     run = hybridge(
         "convert", data_file(f"mlperf_tiny/{source}"), "--recipe", "int8",
         "--representative", folder / "calibration.npz", "--eval", folder / "judged.npz",
@@ -137,7 +138,8 @@ def _signal(content: bytes) -> Array:
         recorded = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32)
     seconds = np.arange(16000) / 16000
     signal = np.interp(seconds, np.arange(len(recorded)) / rate, recorded, right=0.0)
-    return (signal / max(np.abs(signal).max(), 1.0)).astype(np.float32)
+    scaled: Array = (signal / max(float(np.abs(signal).max()), 1.0)).astype(np.float32)
+    return scaled
 
 
 def _tensorflow() -> Any:

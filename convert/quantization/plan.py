@@ -34,6 +34,8 @@ _SCOPE_LENGTH = 10_000
 # A layer with so few distinct weights, each shared by so many, was clustered.
 _CLUSTERED = 64
 _SHARED_BY = 8
+# The pattern of a rule that names no layer.
+_ANY = ".*"
 # Names that a message shows.
 _SHOWN = 20
 
@@ -327,8 +329,8 @@ def _check(rule: Rule, candidates: Sequence[Operation]) -> None:
             received=str(error),
             expected="a regular expression",
         ) from error
-    if matched:
-        return
+    if matched or (rule.layers == _ANY and set(rule.operators) <= {*_library_names(), *_ENDS}):
+        return  # a kind of operator that a model need not have
     of_type = [each for each in candidates if each.name in rule.operators] if rule.operators else []
     named = ", ".join(dict.fromkeys(each.name for each in candidates))
     layers = list(dict.fromkeys(name for each in of_type or candidates for name in each.names[:1]))

@@ -108,7 +108,7 @@ class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     Attributes:
         layers: A regular expression, searched for in each name of an operator: those of the tensors it makes and of its
-            constants. A rule that matches nothing is refused.
+            constants. A pattern that matches nothing is refused.
         operators: Names such as ``CONV_2D``; none given means all. ``INPUT`` and ``OUTPUT`` are the ends of the model,
             by which an `int8` model takes or gives float.
         precision: Theirs; ``float32`` keeps them float.

@@ -287,7 +287,7 @@ def test_a_search_writes_the_smallest_model_within_the_budget_and_remembers_its_
     given = (
         *(digits.file, "--search", "--representative", digits.calibration, "--eval", digits.evaluation),
         # Without time for training: that is tried where it is cheap to test.
-        *("--max-drop", "0.01", "--search-minutes", "0.7", "--cache", tmp_path / "cache"),
+        *("--max-drop", "0.01", "--search-minutes", "0.3", "--cache", tmp_path / "cache"),
         *("--report", "search.html", "--overwrite", "--format", "json"),
     )
     code, out, err = run(*given)
@@ -302,7 +302,8 @@ def test_a_search_writes_the_smallest_model_within_the_budget_and_remembers_its_
     code, out, _ = run(*given)
     assert code == 0
     again = {each["name"]: each for each in json.loads(out)["search"]["trials"]}
-    assert all(again[each["name"]]["cached"] for each in trials if each["name"] in again)
+    # With the time that the first saved, the second may train where the first could not.
+    assert all(again[each["name"]]["cached"] for each in trials if each["size_bytes"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-
 from pathlib import Path
 from typing import Any
 

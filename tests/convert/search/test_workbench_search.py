@@ -205,4 +205,5 @@ def test_training_makes_it_smaller_and_what_was_trained_is_kept(digits: Digits, 
     assert found.seconds < 150
     assert any(each.size is not None for each in trained), [each.failure for each in trained]
     again = search_workbench(bench, Budget(max_drop=0.03), **{**options, "deadline_s": 30.0})
-    assert {each.recipe for each in trained} <= {each.recipe for each in again.trials if each.cached}
+    # Others may be given other epochs, by the time that is left for them.
+    assert trained[0].recipe in {each.recipe for each in again.trials if each.cached}
