@@ -66,7 +66,7 @@ def test_a_part_of_a_recipe_takes_name_and_bounds_by_itself(tmp_path: Path) -> N
     file.write_text('[quantization]\nprecision = "int8"\n[bounds]\nmin_snr_db = 33.0\n')
     assert load_recipe(file).bounds.min_snr_db == 33.0
     file.write_text("[training]\nqat = true\n")
-    assert load_recipe(file).bounds == find_recipe("qat").bounds
+    assert load_recipe(file).bounds == find_recipe("float32").bounds
     file.write_text('[quantization]\nprecision = "int8"\n[[quantization.rules]]\nprecision = "int4"\n')
     assert load_recipe(file).bounds == find_recipe("int4").bounds
 
