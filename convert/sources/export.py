@@ -26,6 +26,9 @@ SIGNATURE_KEY = "serving_default"
 # How the converter names an operator for which it would need TensorFlow's own kernels ("Flex"), or none.
 _NOT_BUILTIN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
 
+# What TensorFlow and the system say of a disk that takes no more.
+_FULL_DISK = re.compile(r"No space left on device|File too large|Disk quota exceeded")
+
 
 def export_function(
     call: Callable[[Mapping[str, Any]], dict[str, Any]],
@@ -104,6 +107,14 @@ def _failed(error: Exception, name: str) -> HybridgeError:
             received=f"the operators {', '.join(operators)}",
             expected="operators that the TFLite runtime has builtin",
             fix="replace them in the model, or leave that part to a chain's operator",
+        )
+    if full := _FULL_DISK.search(str(error)):
+        return HybridgeError(
+            ErrorCode.FILE_UNWRITABLE,
+            f"copy of source model '{name}' in the folder for temporary files",
+            received=full[0],
+            expected="space for the model",
+            fix="free some, or name another folder in the environment variable TMPDIR",
         )
     if "untracked" in str(error):
         return HybridgeError(

@@ -326,3 +326,20 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_read(
     assert (code, out) == (2, "")
     assert said in err
     assert here() == []
+
+
+@pytest.mark.tensorflow
+def test_a_disk_that_is_full_is_named_and_leaves_no_file(run: Run, digits: Digits) -> None:
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "from edge_runtime.command import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "convert", str(digits.file), "-o", "full.edge"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 6
+    assert "[file-unwritable]" in ended.stderr
+    assert here() == []
