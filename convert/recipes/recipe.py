@@ -225,5 +225,6 @@ class Recipe(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 
     def to_builtins(self) -> dict[str, Any]:
         """The recipe as plain tables, for a manifest or a file."""
-        described: dict[str, Any] = msgspec.to_builtins(self)
+        # Lists, not tuples, as a manifest or a file gives them back.
+        described: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return described

@@ -111,12 +111,13 @@ def _bisect(run: SearchRun, base: Trial, layers: int) -> bool:
 
 def _best_of(run: SearchRun, precision: Precision) -> Trial:
     """The trial that loses least among those of one precision, whatever the choice of scales."""
+    plain = run.space.plain(precision)
     found = [
         trial
         for trial in run.trials
         if trial.size is not None
         and trial.recipe.training is None
         and trial.recipe.quantization.precision is precision
-        and trial.recipe.quantization.rules == run.space.rules
+        and trial.recipe.quantization.rules == plain.quantization.rules
     ]
     return min(found, key=lambda trial: run.goal.quality.excess(trial))

@@ -99,7 +99,8 @@ def test_every_model_has_a_latency_that_was_measured_here(found: SearchResult, f
         (latency,) = store.bundle(trial).manifest.metrics.latency
         assert latency.machine == machine_name()
         assert latency.median_ms == trial.latency_ms
-    assert all(map(store.compared, found.front))
+    # One without rivals has nobody to take turns with.
+    assert len(found.front) == 1 or all(map(store.compared, found.front))
 
 
 @pytest.mark.heavy
