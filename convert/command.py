@@ -78,12 +78,17 @@ _recipe_options = _grouped(
     click.option(
         "--method",
         type=click.Choice([each.value for each in Method]),
-        help="How scales of weights are chosen.",
+        help="How weights are chosen.  [default: gptq with --representative samples for int8, else min-max]",
     ),
     click.option(
         "--calibration",
         type=click.Choice([each.value for each in Calibration]),
         help="How ranges of activations are read.",
+    ),
+    click.option(
+        "--equalize/--no-equalize",
+        default=None,
+        help="Bring channels to like ranges first, where activations are in integers.",
     ),
     click.option(
         "--sparsity", type=click.FloatRange(0, 1, True, True), help="Share of weights pruned to zero."
@@ -153,6 +158,7 @@ class _Flags:
     keep_float: tuple[str, ...]
     method: str | None
     calibration: str | None
+    equalize: bool | None
     sparsity: float | None
     clusters: int | None
     epochs: int | None
@@ -330,6 +336,7 @@ def _recipe(flags: _Flags) -> Recipe:
         keep_float=flags.keep_float,
         method=None if flags.method is None else Method(flags.method),
         calibration=None if flags.calibration is None else Calibration(flags.calibration),
+        equalize=flags.equalize,
         sparsity=flags.sparsity,
         clusters=flags.clusters,
         epochs=flags.epochs,

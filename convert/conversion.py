@@ -210,6 +210,8 @@ def apply_recipe(
         source = source.with_weights(tuned.weights)
     workbench.report(f"converting with recipe {recipe.name}")
     float_model = workbench.float_model if tuned is None else source.export(workbench.inputs)
+    if recipe.quantization.equalizes:
+        float_model = workbench.equalized(float_model)
     ranges = workbench.ranges(float_model) if recipe.needs_representative else None
     content, sparsity = encode_sparse(quantize(float_model, recipe.quantization, ranges))
     model = _sound(content, source)

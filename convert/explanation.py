@@ -55,6 +55,8 @@ def explain(
     workbench.report(f"quantising each layer alone to {precision}")
     workbench.check_informative()
     content = workbench.float_model
+    if precision.needs_representative:
+        content = workbench.equalized(content)
     layers = rank_layers(
         content,
         workbench.judged.batches(workbench.batch_size),

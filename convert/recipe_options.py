@@ -18,6 +18,7 @@ def with_options(
     keep_float: tuple[str, ...] = (),
     method: Method | None = None,
     calibration: Calibration | None = None,
+    equalize: bool | None = None,
     sparsity: float | None = None,
     clusters: int | None = None,
     epochs: int | None = None,
@@ -32,6 +33,7 @@ def with_options(
         keep_float: Patterns of layers that stay float.
         method: How scales of weights are chosen.
         calibration: How ranges of activations are read.
+        equalize: Whether channels are brought to like ranges first.
         sparsity: Share of weights that pruning makes zero.
         clusters: Distinct values that clustering leaves.
         epochs: Passes over the training data.
@@ -42,7 +44,9 @@ def with_options(
     Raises:
         HybridgeError: `usage` for a value that the recipe has no use for.
     """
-    quantization = replace(recipe.quantization, **_given(method=method, calibration=calibration))
+    quantization = replace(
+        recipe.quantization, **_given(method=method, calibration=calibration, equalize=equalize)
+    )
     if keep_float:
         kept = tuple(Rule(layers=pattern, precision=Precision.FLOAT32) for pattern in keep_float)
         quantization = replace(quantization, rules=quantization.rules + kept)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,8 @@ __all__ = ["Workbench", "open_workbench"]
 _GENERATED_SAMPLES = 32
 # Ranges of activations settle long before that many samples.
 _CALIBRATION_SAMPLES = 1000
+# So do the widths of channels beside each other.
+_WIDTH_SAMPLES = 128
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Workbench:
     given_confidence: Confidence | None = None
     report: Callable[[str], None] = lambda _: None
     _trained: dict[tuple[Training, int], FineTuned] = field(default_factory=dict)
+    _equalized: dict[str, bytes] = field(default_factory=dict)
     _ranges: dict[str, Ranges] = field(default_factory=dict)
 
     @cached_property
@@ -116,6 +120,18 @@ class Workbench:
     def check_informative(self) -> None:
         """Refuses samples on which any conversion looks right; see `convert.verification`."""
         check_informative(self.expected, self.source.name)
+
+    def equalized(self, content: bytes) -> bytes:
+        """A float `.tflite` of this model with its channels brought to like ranges; as it is without samples."""
+        from convert.quantization import equalized
+
+        if self.calibration is None:
+            return content
+        key = hashlib.sha256(content).hexdigest()
+        if key not in self._equalized:
+            samples = list(islice(self.calibration.batches(self.batch_size), _WIDTH_SAMPLES))
+            self._equalized[key] = equalized(content, samples)
+        return self._equalized[key]
 
     def ranges(self, content: bytes) -> Ranges:
         """Ranges of every tensor of a float `.tflite` of this model over the representative samples.

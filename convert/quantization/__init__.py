@@ -2,6 +2,7 @@
 
 from convert.quantization.calibration import Ranges, calibrate
 from convert.quantization.coverage import Coverage, coverage
+from convert.quantization.equalization import equalized
 from convert.quantization.flatbuffer import operations
 from convert.quantization.quantize import quantize
 from convert.quantization.sensitivity import LayerSensitivity, mixed, rank_layers
@@ -19,6 +20,7 @@ __all__ = [
     "calibrate",
     "coverage",
     "encode_sparse",
+    "equalized",
     "mixed",
     "operations",
     "quantize",

@@ -12,6 +12,7 @@ import numpy as np
 
 from convert.libraries import load_library
 from convert.quantization.activations import read_tensors
+from convert.quantization.clipping import least_error_ranges
 from convert.quantization.flatbuffer import operations
 from convert.quantization.quiet import quiet
 from convert.recipes import Calibration
@@ -24,7 +25,7 @@ __all__ = ["Ranges", "calibrate"]
 # Samples between two reports of progress.
 _CHUNK = 32
 # Enough to see how the inputs of a layer vary together; every one is kept in memory until a recipe asks.
-_KEPT_SAMPLES = 128
+_KEPT_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,17 @@ class Ranges:
     averages: Mapping[str, tuple[float, float]] = field(repr=False)
     kept: tuple[Mapping[str, Array], ...] = field(repr=False)
 
-    def statistics(self, calibration: Calibration, *, squares: bool) -> dict[str, dict[str, Any]]:
+    def statistics(self, calibration: Calibration, *, bits: int, squares: bool) -> dict[str, dict[str, Any]]:
         """What litert-quantizer takes as the result of a calibration, by tensor name.
 
         Args:
             calibration: Which ranges.
+            bits: Of an activation.
             squares: Whether to add the mean squares that OSCAR needs.
         """
-        ranges = self.bounds if calibration is Calibration.MIN_MAX else self.averages
+        ranges = self.averages if calibration is Calibration.MOVING_AVERAGE else self.bounds
+        if calibration is Calibration.MSE:
+            ranges = least_error_ranges(self.content, self.kept, self.bounds, bits=bits)
         mean_squares = self._squares if squares else {}
         return {
             name: {

@@ -78,12 +78,14 @@ class Plan:
     Attributes:
         entries: The recipe as litert-quantizer reads it; empty when everything stays float.
         needs_ranges: Whether ranges of activations are read.
+        activation_bits: Of those that are computed in integers of calibrated ranges, the most.
         needs_squares: Whether OSCAR needs more than ranges.
         grids: Layers whose weights GPTQ rounds before.
     """
 
     entries: tuple[dict[str, Any], ...]
     needs_ranges: bool
+    activation_bits: int
     needs_squares: bool
     grids: tuple[Grid, ...]
 
@@ -110,6 +112,7 @@ def make_plan(content: bytes, quantization: Quantization, ranges: Ranges | None)
     return Plan(
         tuple(_entries(ways)),
         needs_ranges=any(way.kind == "static" for way in used),
+        activation_bits=max((way.activation_bits for way in used if way.kind == "static"), default=8),
         needs_squares=any(way.method is Method.OSCAR for way in used),
         grids=tuple(
             Grid(each, way.bits, block=32 if way.granularity.startswith("BLOCKWISE") else 0)
@@ -131,10 +134,11 @@ def matches(rule: Rule, operation: Operation) -> bool:
 def _way(
     operation: Operation, quantization: Quantization, ranges: Ranges | None, constants: _Constants
 ) -> _Way | None:
-    precision, method = quantization.precision, quantization.method
+    precision, asked = quantization.precision, quantization.method
     for rule in quantization.rules:
         if matches(rule, operation):
-            precision, method = rule.precision, rule.method
+            precision, asked = rule.precision, rule.method
+    method = asked or (Method.MIN_MAX if constants.are_clustered(operation) else precision.usual_method)
     for way in _WAYS[precision]:
         if way.only and operation.name not in way.only:
             continue
@@ -214,10 +218,12 @@ class _Constants:
         hybrid_depthwise = way.kind == "dynamic" and operation.name == "DEPTHWISE_CONV_2D"
         if way.bits != 8 or way.kind == "cast" or hybrid_depthwise or way.method.needs_representative:
             return way
+        return replace(way, granularity="TENSORWISE") if self.are_clustered(operation) else way
+
+    def are_clustered(self, operation: Operation) -> bool:
+        """Whether all of an operator's weights have few values."""
         weights = [each for each in operation.weights if each.dtype == "FLOAT32"]
-        if weights and all(map(self._is_clustered, weights)):
-            return replace(way, granularity="TENSORWISE")
-        return way
+        return bool(weights) and all(map(self._is_clustered, weights))
 
     def _is_clustered(self, weight: Weight) -> bool:
         if weight.name not in self._clustered:

@@ -84,7 +84,9 @@ def _prepared(content: bytes, quantization: Quantization) -> bytes:
 def _quantized(content: bytes, plan: Plan, quantization: Quantization, ranges: Ranges | None) -> bytes:
     statistics = None
     if ranges is not None and (plan.needs_ranges or plan.needs_squares):
-        statistics = ranges.statistics(quantization.calibration, squares=plan.needs_squares)
+        statistics = ranges.statistics(
+            quantization.calibration, bits=plan.activation_bits, squares=plan.needs_squares
+        )
     quantizer = load_library("litert_quantizer").Quantizer(content, list(plan.entries))
     result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)

@@ -28,6 +28,8 @@ _PLACES = 128
 # Added to the diagonal, as a share of its mean, so that inputs that never vary do not make it singular.
 _DAMPING = 0.001
 _BLOCK = 64
+# Fewer weights than this share left were pruned.
+_PRUNED = 0.7
 _ROWS = 256
 
 
@@ -134,15 +136,17 @@ class _Layer:
         blocks = np.abs(rows).reshape(len(rows), -1, block)
         scales = np.repeat(np.maximum(blocks.max(axis=2), 1e-30) / levels, block, axis=1)
         # The largest weight of a scale stays what it is: from it the quantizer reads the scale.
-        largest = np.zeros(blocks.shape, bool)
-        np.put_along_axis(largest, blocks.argmax(axis=2)[..., np.newaxis], values=True, axis=2)
-        largest = largest.reshape(rows.shape)
+        fixed = np.zeros(blocks.shape, bool)
+        np.put_along_axis(fixed, blocks.argmax(axis=2)[..., np.newaxis], values=True, axis=2)
+        fixed = fixed.reshape(rows.shape)
+        if np.count_nonzero(rows) < _PRUNED * rows.size:
+            fixed |= rows == 0  # what was pruned stays pruned; the others make up for it
         moments = products / self.count
         moments[np.diag_indices(len(moments))] += _DAMPING * np.diag(moments).mean() + 1e-12
         # Those that matter most go first, while others are left to make up for them.
         order = np.argsort(-np.diag(moments), kind="stable")
         upper = np.linalg.cholesky(np.linalg.inv(moments[np.ix_(order, order)])).T
-        left, scale, fixed = rows[:, order].copy(), scales[:, order], largest[:, order]
+        left, scale, fixed = rows[:, order].copy(), scales[:, order], fixed[:, order]
         original, made = rows[:, order], np.empty_like(rows)
         for start in range(0, rows.shape[1], _BLOCK):
             end = min(start + _BLOCK, rows.shape[1])

@@ -14,7 +14,7 @@ from convert.quantization.calibration import Ranges
 from convert.quantization.flatbuffer import Operation, layer_names, operations
 from convert.quantization.pooling import with_means
 from convert.quantization.quantize import quantize
-from convert.recipes import Precision, Quantization, Rule
+from convert.recipes import Method, Precision, Quantization, Rule
 from edge_runtime.model import Model
 from edge_runtime.tensor_spec import Array
 
@@ -118,12 +118,18 @@ def mixed(sensitivities: Iterable[LayerSensitivity], base: Quantization, keep: i
 
     Args:
         sensitivities: Of all layers, the most sensitive first.
-        base: What to change; layers kept are float, or `dynamic-int8` where it is int4.
+        base: What to change. Layers kept compute in float from int8 weights, as it is their activations that lose most
+            and their weights that fill the file; where the base is int4 they are `dynamic-int8`, where it is no
+            more than int8 weights already, float.
         keep: How many layers.
     """
     in_int4 = base.precision in (Precision.INT4, Precision.INT4_BLOCK32)
-    milder = Precision.DYNAMIC_INT8 if in_int4 else Precision.FLOAT32
-    rules = tuple(replace(each.rule, precision=milder) for each in islice(sensitivities, keep))
+    milder, method = Precision.FLOAT32, None
+    if in_int4:
+        milder = Precision.DYNAMIC_INT8
+    elif base.precision.needs_representative:
+        milder, method = Precision.WEIGHT_ONLY_INT8, Method.GPTQ
+    rules = tuple(replace(each.rule, precision=milder, method=method) for each in islice(sensitivities, keep))
     return replace(base, rules=base.rules + rules)
 
 
@@ -136,7 +142,10 @@ class _Alone:
 
     def quantization(self, precision: Precision) -> Quantization:
         rule = Rule(
-            layers=f"^{re.escape(self.layer)}$", operators=(self.operation.name,), precision=precision
+            layers=f"^{re.escape(self.layer)}$",
+            operators=(self.operation.name,),
+            precision=precision,
+            method=Method.MIN_MAX,  # what a layer costs before anything makes up for it, and many times as fast
         )
         return Quantization(rules=(rule,))
 

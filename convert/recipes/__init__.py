@@ -1,6 +1,6 @@
 """Recipes: the named ways to make a model smaller, and how close to its source each must stay."""
 
-from convert.recipes.named import find_recipe, post_training, recipe_names, training_time
+from convert.recipes.named import after_training, find_recipe, post_training, recipe_names, training_time
 from convert.recipes.recipe import (
     Calibration,
     Clustering,
@@ -26,6 +26,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "Training",
+    "after_training",
     "find_recipe",
     "load_recipe",
     "post_training",

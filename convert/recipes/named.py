@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from convert.recipes.recipe import (
     Clustering,
+    Method,
     ParityBounds,
     Precision,
     Pruning,
@@ -16,7 +17,14 @@ from convert.recipes.recipe import (
 )
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-__all__ = ["default_bounds", "find_recipe", "post_training", "recipe_names", "training_time"]
+__all__ = [
+    "after_training",
+    "default_bounds",
+    "find_recipe",
+    "post_training",
+    "recipe_names",
+    "training_time",
+]
 
 # What a sound conversion keeps easily and a broken one does not; what precision costs shows in accuracy.
 _BOUNDS = {
@@ -54,6 +62,19 @@ def post_training(precision: Precision) -> Recipe:
     )
 
 
+def after_training(training: Training, precision: Precision) -> Recipe:
+    """Trains, then quantises without undoing what was trained.
+
+    Weights that share values, or that were trained with the rounding in place, are rounded as they are: choosing other
+    integers for them, or scaling their channels, would lose both.
+    """
+    recipe = post_training(precision)
+    if training.cluster is not None or training.qat:
+        as_trained = replace(recipe.quantization, method=Method.MIN_MAX, equalize=False)
+        recipe = replace(recipe, quantization=as_trained)
+    return replace(recipe, training=training)
+
+
 def training_time(name: str, precision: Precision | None = None) -> Recipe:
     """Trains, then quantises.
 
@@ -69,7 +90,7 @@ def training_time(name: str, precision: Precision | None = None) -> Recipe:
     training = _TRAININGS[name]
     ending = precision or (Precision.INT8 if training.qat else Precision.FLOAT32)
     full_name = name if precision is None else f"{name}+{precision.value}"
-    return replace(post_training(ending), name=full_name, training=training)
+    return replace(after_training(training, ending), name=full_name)
 
 
 def default_bounds(recipe: Recipe) -> ParityBounds:

@@ -58,9 +58,14 @@ class Precision(StrEnum):
         """Whether ranges of activations are read from a representative dataset."""
         return self in (Precision.INT8, Precision.INT16X8)
 
+    @property
+    def usual_method(self) -> Method:
+        """What chooses weights where a recipe does not say; GPTQ where there are representative samples anyway."""
+        return Method.GPTQ if self.needs_representative else Method.MIN_MAX
+
 
 class Method(StrEnum):
-    """How litert-quantizer chooses the scale of a weight.
+    """How the integers and the scale of a weight are chosen.
 
     An operator that a method does not cover takes `min-max`.
     """
@@ -87,6 +92,8 @@ class Calibration(StrEnum):
 
     MIN_MAX = "min-max"
     """The smallest and the largest value of all."""
+    MSE = "mse"
+    """The range within them in which clipping and rounding together lose least (Banner et al., 2019)."""
     MOVING_AVERAGE = "moving-average"
     """An average of each sample's own range in which the latest count most: narrower, and blind to rare values."""
 
@@ -112,13 +119,13 @@ class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
         operators: Names such as ``CONV_2D``; none given means all. ``INPUT`` and ``OUTPUT`` are the ends of the model,
             by which an `int8` model takes or gives float.
         precision: Theirs; ``float32`` keeps them float.
-        method: How scales of their weights are chosen.
+        method: How their weights are chosen; the precision's usual method without one.
     """
 
     layers: str = ".*"
     operators: tuple[str, ...] = ()
     precision: Precision = Precision.FLOAT32
-    method: Method = Method.MIN_MAX
+    method: Method | None = None
 
 
 class Quantization(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -126,14 +133,17 @@ class Quantization(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     Attributes:
         precision: Of every operator that no rule names.
-        method: How scales of weights are chosen.
+        method: How weights are chosen; without it the precision's usual method, or one that keeps the few values of
+            weights that were clustered.
         calibration: How ranges of activations are read.
+        equalize: Whether channels are brought to like ranges first, where activations are in integers.
         rules: Exceptions, such as layers that stay float.
     """
 
     precision: Precision = Precision.FLOAT32
-    method: Method = Method.MIN_MAX
+    method: Method | None = None
     calibration: Calibration = Calibration.MIN_MAX
+    equalize: bool = True
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -141,9 +151,16 @@ class Quantization(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
         """Whether any operator's activations or weights are quantised by what representative samples show."""
         parts = [(self.precision, self.method), *((rule.precision, rule.method) for rule in self.rules)]
         return any(
-            precision.needs_representative or (method.needs_representative and precision not in _UNROUNDED)
+            precision.needs_representative
+            or (method is not None and method.needs_representative and precision not in _UNROUNDED)
             for precision, method in parts
         )
+
+    @property
+    def equalizes(self) -> bool:
+        """Whether channels are brought to like ranges before anything is quantised."""
+        precisions = (self.precision, *(rule.precision for rule in self.rules))
+        return self.equalize and any(each.needs_representative for each in precisions)
 
 
 # Without scales to choose.

@@ -60,10 +60,11 @@ class SensitiveLayers:
             if isinstance(bench.report, Progress):
                 bench.report.advance(done, total, "layers")
 
+        content = bench.equalized(bench.float_model) if base.needs_representative else bench.float_model
         return rank_layers(
-            bench.float_model,
+            content,
             bench.judged.batches(bench.batch_size),
-            bench.ranges(bench.float_model) if base.needs_representative else None,
+            bench.ranges(content) if base.needs_representative else None,
             precision=base,
             scores=bench.scores,
             progress=watch,

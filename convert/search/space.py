@@ -19,8 +19,8 @@ from convert.recipes import (
     Recipe,
     Rule,
     Training,
+    after_training,
     post_training,
-    training_time,
 )
 
 __all__ = ["LayerChoice", "SearchSpace"]
@@ -77,10 +77,12 @@ class SearchSpace:
         return self._recipe(replace(recipe, name=f"{precision}-{method}", quantization=quantization))
 
     def with_calibration(self, precision: Precision, calibration: Calibration) -> Recipe:
-        """A precision whose ranges of activations are read otherwise, such as ``int8-moving-average``."""
+        """A precision whose ranges of activations are read otherwise, such as ``int8-calibration-mse``."""
         recipe = post_training(precision)
         quantization = replace(recipe.quantization, calibration=calibration)
-        return self._recipe(replace(recipe, name=f"{precision}-{calibration}", quantization=quantization))
+        return self._recipe(
+            replace(recipe, name=f"{precision}-calibration-{calibration}", quantization=quantization)
+        )
 
     def mixed(self, base: Recipe, keep: int) -> Recipe:
         """A recipe of this space but for the `keep` most sensitive layers, such as ``int4-octav-mixed-3``."""
@@ -118,10 +120,7 @@ class SearchSpace:
         )
         parts = [] if sparsity is None else [f"prune-{sparsity * 100:g}"]
         parts += [part for part, wanted in (("cluster", clusters), ("qat", qat)) if wanted]
-        # Any training has these bounds; most of what may be combined here has no name of its own.
-        bounds = training_time("prune", ending).bounds
-        recipe = replace(post_training(ending), name="+".join([*parts, ending]), bounds=bounds)
-        return self._recipe(replace(recipe, training=training))
+        return self._recipe(replace(after_training(training, ending), name="+".join([*parts, ending])))
 
     def _recipe(self, recipe: Recipe) -> Recipe:
         quantization = replace(recipe.quantization, rules=recipe.quantization.rules + self.rules)

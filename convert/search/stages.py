@@ -56,10 +56,11 @@ def try_methods(run: SearchRun) -> None:
         recipes = [
             run.space.with_method(precision, method)
             for method in (Method.OCTAV, Method.GPTQ, Method.OSCAR, Method.MSE)
-            if run.space.representative or not method.needs_representative
+            if method is not precision.usual_method
+            and (run.space.representative or not method.needs_representative)
         ]
         if precision.needs_representative:
-            recipes.insert(0, run.space.with_calibration(precision, Calibration.MOVING_AVERAGE))
+            recipes.insert(0, run.space.with_calibration(precision, Calibration.MSE))
         for start in range(0, len(recipes), run.slots):
             tried = run.run(recipes[start : start + run.slots])
             if any(map(run.goal.keeps_quality, tried)):

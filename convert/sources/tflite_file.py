@@ -13,7 +13,15 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.interpreter import Interpreter
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["check_source", "fix_sizes", "keep_signature", "signature_keys", "weight_bytes", "widen"]
+__all__ = [
+    "check_source",
+    "fix_sizes",
+    "keep_signature",
+    "signature_keys",
+    "weight_bytes",
+    "widen",
+    "with_wide_codes",
+]
 
 _QUANTISED = ("INT4", "INT2", "INT8", "UINT8", "INT16")
 _HALF = ("FLOAT16", "BFLOAT16")
@@ -50,6 +58,24 @@ def keep_signature(model: Any, key: str | None) -> bool:
     model.signatureDefs = [kept]
     _drop_unused_data(model)
     return True
+
+
+def with_wide_codes(model: Any) -> bool:
+    """Names operators in the field that today's tools read, too.
+
+    Converters before the end of 2020 wrote a field of eight bits alone, and what reads the other one takes every
+    operator for an addition: litert-quantizer quantises such a file to nonsense.
+
+    Args:
+        model: The file, changed in place.
+
+    Returns:
+        Whether anything changed.
+    """
+    old = [code for code in model.operatorCodes if code.builtinCode < code.deprecatedBuiltinCode]
+    for code in old:
+        code.builtinCode = code.deprecatedBuiltinCode
+    return bool(old)
 
 
 def widen(model: Any) -> bool:

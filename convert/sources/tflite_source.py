@@ -21,6 +21,7 @@ from convert.sources.tflite_file import (
     signature_keys,
     weight_bytes,
     widen,
+    with_wide_codes,
 )
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
@@ -60,7 +61,7 @@ class TFLiteSource:
         self._interpreter = _loaded(content, self.name)
         model = unpack(content)
         selected = keep_signature(model, _chosen(signature_keys(model), signature, self.name))
-        if widen(model) or selected:
+        if any((selected, with_wide_codes(model), widen(model))):
             content = pack(model)
             self._interpreter = _loaded(content, self.name)
         check_source(model, self.name)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convert import convert
 from convert.quantization.packing import pack, unpack
 from convert.sources import TFLiteSource, open_source, pinned
 from edge_runtime import Model
@@ -186,6 +187,22 @@ def test_weights_of_half_precision_are_widened_without_changing_a_value(
     )
     types = {int(tensor.type) for tensor in unpack(source.export(source.inputs)).subgraphs[0].tensors}
     assert 1 not in types  # FLOAT16
+
+
+def test_operators_of_files_from_before_2021_are_recognised(digits_tflite: Path, tmp_path: Path) -> None:
+    model = unpack(digits_tflite.read_bytes())
+    for code in model.operatorCodes:
+        code.deprecatedBuiltinCode, code.builtinCode = code.builtinCode, 0
+    old = tmp_path / "old.tflite"
+    old.write_bytes(pack(model))
+    source = TFLiteSource(old)
+    exported = unpack(source.export(source.inputs))
+    assert all(code.builtinCode == code.deprecatedBuiltinCode > 0 for code in exported.operatorCodes)
+    # litert-quantizer took every operator for an addition, and gave weights the scales of activations.
+    image = np.random.default_rng(0).random((8, 8, 8, 1), np.float32)
+    converted = convert(old, recipe="int8", representative={"image": image})
+    assert converted.parity.snr_db is not None
+    assert converted.parity.snr_db > 20
 
 
 def test_a_file_that_is_already_quantised_is_refused(digits_saved: Path, tmp_path: Path) -> None:
