@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["Kept", "make_config"]
+__all__ = ["Kept", "make_config", "rounded"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def make_config(attributes: Sequence[str], *, bits: int, stored: bool, kept: Map
 
     Args:
         attributes: Of the layer's kernels.
-        bits: Of kernels.
+        bits: Of kernels; see `rounded`.
         stored: Whether the output is rounded to 8 bits.
         kept: Zeros and shared values to keep, by attribute.
     """
@@ -74,7 +74,7 @@ def make_config(attributes: Sequence[str], *, bits: int, stored: bool, kept: Map
             return {}
 
         def __call__(self, inputs: Any, training: Any, weights: Any, **_: Any) -> Any:  # noqa: ARG002
-            return _rounded(self.kernel(inputs), self._attribute, bits)
+            return rounded(self.kernel(inputs), self._attribute, bits)
 
         def kernel(self, variable: Any) -> Any:
             """The kernel before it is rounded."""
@@ -125,9 +125,17 @@ def make_config(attributes: Sequence[str], *, bits: int, stored: bool, kept: Map
     return LayerConfig()
 
 
-def _rounded(kernel: Any, attribute: str, bits: int) -> Any:
+def rounded(kernel: Any, attribute: str, bits: int) -> Any:
+    """A kernel on the grid of the conversion, symmetric, with a scale a channel.
+
+    Args:
+        kernel: The kernel.
+        attribute: What its layer calls it.
+        bits: Of dense kernels and tables of embeddings; others have 8, as recipes of 4 bits leave convolutions.
+    """
     import tensorflow as tf
 
+    bits = bits if len(kernel.shape) == 2 else 8
     order = _channels_last(attribute, len(kernel.shape), kernel)
     turned = tf.transpose(kernel, order)
     # A depthwise kernel has a channel for each input and multiplier.

@@ -99,7 +99,7 @@ def _usual(recipe: Recipe) -> Metrics:
     size = SIZES[precision]
     bits4 = precision in (Precision.INT4, Precision.INT4_BLOCK32)
     drop = 0.05 if bits4 else 0.001
-    if bits4 and recipe.quantization.method is not Method.MIN_MAX:
+    if bits4 and recipe.quantization.method not in (None, Method.MIN_MAX):
         drop = 0.03
     for _ in recipe.quantization.rules:
         size, drop = size + (SIZES[Precision.INT8] - size) // LAYERS, drop - 0.01

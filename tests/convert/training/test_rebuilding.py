@@ -174,3 +174,17 @@ def test_kernels_to_treat_are_chosen_with_reasons_for_the_rest(keras: Any) -> No
     structured = find_kernels(copy, "prune", structured=True)
     assert structured.skipped["three"] == "3 inputs, which are no fours"
     assert set(find_kernels(copy, "qat").places.values()) == {"three", "depth", "point", "small", "kept"}
+
+
+def test_four_bits_are_for_dense_kernels_as_in_the_conversion() -> None:
+    import tensorflow as tf
+
+    from convert.training.rounding_config import rounded
+
+    random = np.random.default_rng(0)
+    for shape, bits, most in (((64, 8), 4, 15), ((64, 8), 8, 255), ((3, 3, 8, 8), 4, 255)):
+        kernel = random.normal(size=shape).astype(np.float32)
+        made = rounded(tf.constant(kernel), "kernel", bits).numpy()
+        channel = made.reshape(-1, shape[-1])[:, 0]
+        assert (5 if bits == 4 and most == 15 else 15) < len(np.unique(channel)) <= most
+        np.testing.assert_allclose(made, kernel, atol=np.abs(kernel).max() / (most // 2))
