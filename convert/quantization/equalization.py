@@ -140,9 +140,9 @@ class _Channels:
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
         scales = fused in (schema().ActivationFunctionType.NONE, schema().ActivationFunctionType.RELU)
         floats = all(map(self._is_float, step.outputs))
-        if rule is None or not scales or not floats or not rule(self, step):
-            for index in (*step.inputs, *step.outputs):
-                self._pin(index)
+        followed = rule is not None and floats and (scales or step.name in _WEIGHTED) and rule(self, step)
+        for index in (*(() if followed else step.inputs), *(() if followed and scales else step.outputs)):
+            self._pin(index)
 
     def _alike(self, step: _Step) -> bool:
         """Operators that treat every channel alike and for itself: rectifiers, pools, resizing."""
@@ -331,10 +331,9 @@ class _Channels:
         self.model.buffers[self.graph.tensors[index].buffer].data = data
 
 
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _RULES: dict[str, Callable[[_Channels, _Step], bool]] = {
-    **dict.fromkeys(
-        ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"), _Channels._weighted
-    ),
+    **dict.fromkeys(_WEIGHTED, _Channels._weighted),
     **dict.fromkeys(
         (
             "RELU",

@@ -94,13 +94,16 @@ class _Layer:
         readers = [each for each in graph.operators if operator.inputs[1] in list(each.inputs)]
         options = operator.builtinOptions
         plain = getattr(options, "dilationHFactor", 1) == getattr(options, "dilationWFactor", 1) == 1
-        if len(owners) > 1 or len(readers) > 1 or not plain or getattr(options, "depthMultiplier", 1) > 1:
+        read = graph.tensors[operator.inputs[0]].shape
+        grouped = name == "CONV_2D" and int(read[-1]) != int(weight.shape[-1])
+        plain = plain and not grouped and getattr(options, "depthMultiplier", 1) <= 1
+        if len(owners) > 1 or len(readers) > 1 or not plain:
             return None
         return cls(model, graph, operator, name, grid)
 
     def see(self, values: Array) -> None:
         """Adds one sample of what the layer reads."""
-        self.pending.append(self._patches(values).astype(np.float64))
+        self.pending.append(self._patches(values))
         if sum(rows.shape[1] for rows in self.pending) >= _ROWS:
             self._add()
 
@@ -109,7 +112,7 @@ class _Layer:
         if self.pending:
             rows = np.concatenate(self.pending, axis=1)
             self.products += rows.transpose(0, 2, 1) @ rows
-            self.sums += rows.sum(axis=1)
+            self.sums += rows.sum(axis=1, dtype=np.float64)
             self.count += rows.shape[1]
             self.pending = []
 
@@ -121,47 +124,52 @@ class _Layer:
         else:
             rows = self.weights.reshape(1, self.shape[0], -1)
         rows = rows.astype(np.float64)
-        made = np.stack(
-            [self._rounded(each, products) for each, products in zip(rows, self.products, strict=True)]
-        )
+        made = self._rounded(rows)
         shift = ((rows - made) @ (self.sums / self.count)[..., np.newaxis]).reshape(-1)
         flat = made[:, 0, :].T if self.groups > 1 else made
         self.buffer.data = np.ascontiguousarray(flat, np.float32).reshape(-1).view(np.uint8)
         self._shift_bias(model, shift)
 
-    def _rounded(self, rows: Array, products: Array) -> Array:
-        """Rows of weights, shape (outputs, inputs), on their grid."""
+    def _rounded(self, rows: Array) -> Array:
+        """Rows of weights, shape (groups, outputs, inputs), on their grid."""
         levels = 2 ** (self.grid.bits - 1) - 1
-        block = self.grid.block or rows.shape[1]
-        blocks = np.abs(rows).reshape(len(rows), -1, block)
-        scales = np.repeat(np.maximum(blocks.max(axis=2), 1e-30) / levels, block, axis=1)
+        groups, outputs, width = rows.shape
+        block = self.grid.block or width
+        blocks = np.abs(rows).reshape(groups, outputs, -1, block)
+        scales = np.repeat(np.maximum(blocks.max(axis=3), 1e-30) / levels, block, axis=2)
         # The largest weight of a scale stays what it is: from it the quantizer reads the scale.
         fixed = np.zeros(blocks.shape, bool)
-        np.put_along_axis(fixed, blocks.argmax(axis=2)[..., np.newaxis], values=True, axis=2)
+        np.put_along_axis(fixed, blocks.argmax(axis=3)[..., np.newaxis], values=True, axis=3)
         fixed = fixed.reshape(rows.shape)
         if np.count_nonzero(rows) < _PRUNED * rows.size:
             fixed |= rows == 0  # what was pruned stays pruned; the others make up for it
-        moments = products / self.count
-        moments[np.diag_indices(len(moments))] += _DAMPING * np.diag(moments).mean() + 1e-12
+        moments = self.products / self.count
+        diagonal = np.arange(width)
+        powers = moments[:, diagonal, diagonal]
+        moments[:, diagonal, diagonal] += _DAMPING * powers.mean(axis=1, keepdims=True) + 1e-12
         # Those that matter most go first, while others are left to make up for them.
-        order = np.argsort(-np.diag(moments), kind="stable")
-        upper = np.linalg.cholesky(np.linalg.inv(moments[np.ix_(order, order)])).T
-        left, scale, fixed = rows[:, order].copy(), scales[:, order], fixed[:, order]
-        original, made = rows[:, order], np.empty_like(rows)
-        for start in range(0, rows.shape[1], _BLOCK):
-            end = min(start + _BLOCK, rows.shape[1])
-            errors = np.empty((len(rows), end - start))
+        order = np.argsort(-powers, axis=1, kind="stable")
+        moments = np.take_along_axis(moments, order[:, :, np.newaxis], axis=1)
+        moments = np.take_along_axis(moments, order[:, np.newaxis, :], axis=2)
+        upper = np.linalg.cholesky(np.linalg.inv(moments)).transpose(0, 2, 1)
+        original, scale, fixed = (
+            np.take_along_axis(each, order[:, np.newaxis, :], axis=2) for each in (rows, scales, fixed)
+        )
+        left, made = original.copy(), np.empty_like(rows)
+        for start in range(0, width, _BLOCK):
+            end = min(start + _BLOCK, width)
+            errors = np.empty((groups, outputs, end - start))
             for place in range(start, end):
-                wanted = np.where(fixed[:, place], original[:, place], left[:, place])
-                step = np.clip(np.round(wanted / scale[:, place]), -levels, levels)
-                made[:, place] = step * scale[:, place]
-                error = (left[:, place] - made[:, place]) / upper[place, place]
-                left[:, place + 1 : end] -= np.outer(error, upper[place, place + 1 : end])
-                errors[:, place - start] = error
-            left[:, end:] -= errors @ upper[start:end, end:]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return made[:, back]
+                wanted = np.where(fixed[..., place], original[..., place], left[..., place])
+                step = np.clip(np.round(wanted / scale[..., place]), -levels, levels)
+                made[..., place] = step * scale[..., place]
+                error = (left[..., place] - made[..., place]) / upper[:, place, place, np.newaxis]
+                left[..., place + 1 : end] -= (
+                    error[..., np.newaxis] * upper[:, np.newaxis, place, place + 1 : end]
+                )
+                errors[..., place - start] = error
+            left[..., end:] -= errors @ upper[:, start:end, end:]
+        return np.take_along_axis(made, np.argsort(order, axis=1)[:, np.newaxis, :], axis=2)
 
     def _patches(self, values: Array) -> Array:
         """What the weights are multiplied with at some places, shape (groups, places, weights)."""

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from convert.quantization import calibrate, coverage, quantize
+from convert.quantization import calibrate, coverage, equalized, quantize
 from convert.recipes import Calibration, Method, Precision, Quantization, Rule
 from edge_runtime import ErrorCode, HybridgeError
 from edge_runtime.model import Model
-from tests.convert.quantization.conftest import FloatModel, run, snr_db
+from tests.convert.quantization.conftest import FloatModel, prepared, run, snr_db
 
 pytestmark = pytest.mark.tensorflow
 
@@ -112,6 +113,20 @@ def test_gptq_loses_less_than_rounding(convolutional: FloatModel) -> None:
         for method in (Method.MIN_MAX, Method.GPTQ)
     }
     assert lost[Method.GPTQ] > lost[Method.MIN_MAX] + 1
+
+
+def test_convolutions_in_groups_dilated_and_of_several_outputs_a_channel_convert(keras: Any) -> None:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((10, 10, 8), name="image")
+    hidden = layers.Conv2D(16, 3, groups=4, activation="relu", name="grouped")(image)
+    hidden = layers.Conv2D(16, 3, dilation_rate=2, activation="relu", name="dilated")(hidden)
+    hidden = layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu6", name="doubled")(hidden)
+    model = prepared(keras.Model(image, layers.Dense(4, name="head")(layers.Flatten()(hidden))), ("scores",))
+    changed = equalized(model.content, model.samples)
+    assert snr_db(model.outputs(), model.outputs(changed)) > 90
+    content = quantize(changed, Quantization(precision=Precision.INT8), calibrate(changed, model.samples))
+    assert snr_db(model.outputs(), model.outputs(content)) > 20
 
 
 def test_quantising_twice_gives_the_same_bytes_with_every_method(convolutional: FloatModel) -> None:
