@@ -22,8 +22,8 @@ __all__ = ["recipe_table"]
 
 _RECIPES = (
     "float32", "float16", "weight-only-int8", "dynamic-int8", "int8", "int16x8", "int4", "int4-block32",
-    "prune", "prune+int8", "prune+weight-only-int8", "prune-2of4", "prune-2of4+int8", "cluster", "cluster+int8", "qat", "qat+int4",
-    "prune+qat", "cluster+qat", "prune+cluster+qat",
+    "prune", "prune+int8", "prune+weight-only-int8", "prune-2of4", "prune-2of4+int8", "cluster", "cluster+int8",
+    "qat", "qat+int4", "prune+qat", "cluster+qat", "prune+cluster+qat",
 )  # fmt: skip
 
 # What each must reach: most accuracy lost, and most bytes as a share of the plain recipe beside it.
