@@ -2,8 +2,9 @@
 
 from convert.sources.input_shapes import parse_input, pinned
 from convert.sources.keras_source import KerasSource
+from convert.sources.kinds import open_source
 from convert.sources.saved_model_source import SavedModelSource
-from convert.sources.source import Architecture, Source, open_source
+from convert.sources.source import Architecture, Source
 from convert.sources.tflite_source import TFLiteSource
 
 __all__ = [
