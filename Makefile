@@ -46,6 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.import_cost
 	$(BIN)/python -m benchmarks.fallback_overhead
 	$(BIN)/python -m benchmarks.conversion.tiny_models
+	$(BIN)/python -m benchmarks.conversion.int8_quality
 	$(BIN)/python -m benchmarks.conversion.cost
 
 # The table of recipes in docs/, and the search beside plain recipes: an hour on two cores.

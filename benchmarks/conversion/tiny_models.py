@@ -6,18 +6,16 @@ SavedModel with ``hybridge convert``, calibrated and judged on different natural
 
 from __future__ import annotations
 
-import io
 import tempfile
-import wave
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
+from benchmarks.conversion.photographs import Crops, photographs
 from benchmarks.conversion.runs import Run, hybridge
+from benchmarks.conversion.spoken_digits import spoken_digits
 from benchmarks.data import data_file
 from edge_runtime import Model
 from edge_runtime.command import run_verb
@@ -60,9 +58,11 @@ def tiny_models(work: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         results = {
             "ResNet8": _judged(
-                folder, "ResNet8", "pretrainedResnet.h5", "pretrainedResnet_quant.tflite", _crops()
+                folder, "ResNet8", "pretrainedResnet.h5", "pretrainedResnet_quant.tflite", _natural_images()
             ),
-            "DS-CNN": _judged(folder, "DS-CNN", "kws_ref_model_savedmodel", "kws_ref_model.tflite", _mfccs()),
+            "DS-CNN": _judged(
+                folder, "DS-CNN", "kws_ref_model_savedmodel", "kws_ref_model.tflite", _speech()
+            ),
         }
     emit({"models": results}, lambda: "\n\n".join(_table(name, each) for name, each in results.items()))
 
@@ -134,75 +134,16 @@ def _table(name: str, result: Run) -> str:
     return table(rows, header=(name, "bytes", "same class", sure, "reached"))
 
 
-def _crops() -> _Samples:
-    """Natural images for ResNet8: squares cut from photographs, 32 by 32, values 0 to 255.
-
-    Judgement takes other photographs than the rest.
-    """
-    photographs = sorted(data_file("images").glob("*.*"))
-    pictures = [_picture(path) for path in photographs if path.suffix in (".jpg", ".bmp")]
-    random = np.random.default_rng(0)
-    return _Samples(
-        _cut(pictures[:2], 500, random), _cut(pictures[2:], 2000, random), _cut(pictures[:2], 10_000, random)
-    )
+def _natural_images() -> _Samples:
+    """Natural images for ResNet8, values 0 to 255. Judgement takes other photographs than the rest."""
+    pictures = list(photographs().values())
+    seen, others = Crops(pictures[:2], 32), Crops(pictures[2:], 32, seed=1)
+    return _Samples(seen.take(500), others.take(2000), seen.take(10_000))
 
 
-def _picture(path: Path) -> Array:
-    import cv2
-
-    picture: Array = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    return picture
-
-
-def _cut(pictures: list[Array], count: int, random: np.random.Generator) -> Array:
-    import cv2
-
-    cut = []
-    for index in range(count):
-        picture = pictures[index % len(pictures)]
-        side = int(random.integers(64, min(picture.shape[:2])))
-        top, left = (int(random.integers(0, size - side + 1)) for size in picture.shape[:2])
-        square = picture[top : top + side, left : left + side]
-        cut.append(cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA))
-    return np.stack(cut).astype(np.float32)
-
-
-def _mfccs() -> _Samples:
-    """Spoken digits for DS-CNN: two speakers to calibrate on, four to judge by."""
-    features = {path.stem: _features(path) for path in sorted(data_file("fsdd").glob("*.zip"))}
-    speakers = sorted(features)
-    calibration = np.concatenate([features[name] for name in speakers[:2]])[::2]
-    judged = np.concatenate([features[name] for name in speakers[2:]])
+def _speech() -> _Samples:
+    calibration, judged = spoken_digits()
     return _Samples(calibration, judged, calibration)
-
-
-def _features(archive: Path) -> Array:
-    """49 frames of 10 mel-frequency cepstral coefficients, as the reference training script computes them."""
-    with zipfile.ZipFile(archive) as files:
-        signals = [_signal(files.read(name)) for name in sorted(files.namelist()) if name.endswith(".wav")]
-    signal = _tensorflow().signal
-    spectra = abs(signal.stft(np.stack(signals), 480, 320))
-    mel = signal.linear_to_mel_weight_matrix(40, spectra.shape[-1], 16000, 20.0, 4000.0)
-    logs = _tensorflow().math.log(_tensorflow().tensordot(spectra, mel, 1) + 1e-6)
-    coefficients = signal.mfccs_from_log_mel_spectrograms(logs)[..., :10]
-    return np.asarray(coefficients, np.float32)[..., np.newaxis]
-
-
-def _signal(content: bytes) -> Array:
-    """One second at 16 kHz, its loudest sample 1."""
-    with wave.open(io.BytesIO(content)) as file:
-        rate = file.getframerate()
-        recorded = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32)
-    seconds = np.arange(16000) / 16000
-    signal = np.interp(seconds, np.arange(len(recorded)) / rate, recorded, right=0.0)
-    scaled: Array = (signal / max(float(np.abs(signal).max()), 1.0)).astype(np.float32)
-    return scaled
-
-
-def _tensorflow() -> Any:
-    import tensorflow
-
-    return tensorflow
 
 
 if __name__ == "__main__":
