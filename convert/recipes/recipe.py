@@ -171,13 +171,16 @@ class Pruning(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     """Weights that become zero while training goes on.
 
     Attributes:
-        sparsity: Share of zeros at the end, for ``unstructured``; 2:4 is always a half.
+        sparsity: Share of zeros at the end in all pruned layers together, for ``unstructured``; 2:4 is always a half.
+        allocation: ``lamp`` prunes more where weights matter less (Lee et al., "Layer-adaptive sparsity for the
+            magnitude-based pruning", 2021), ``uniform`` the same share of each layer.
         pattern: ``unstructured`` by magnitude along a polynomial schedule (Zhu and Gupta, 2017), or ``2:4``.
         initial_sparsity: Share of zeros at the schedule's start.
         ramp: Share of all training steps over which the schedule runs; the rest recovers.
     """
 
     sparsity: Annotated[float, Meta(gt=0, lt=1)] = 0.8
+    allocation: Literal["lamp", "uniform"] = "lamp"
     pattern: Literal["unstructured", "2:4"] = "unstructured"
     initial_sparsity: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     ramp: Annotated[float, Meta(gt=0, le=1)] = 0.6

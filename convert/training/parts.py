@@ -13,7 +13,7 @@ from convert.training.clustering import cluster
 from convert.training.fitting import Fitting
 from convert.training.kernels import Treated, find_kernels
 from convert.training.messages import Part
-from convert.training.pruning import prune, share_of_zeros, sparsity_of, tolerance
+from convert.training.pruning import is_sparse, prune, share_of_zeros, sparsity_of
 from convert.training.rebuilding import Copy, rebuild
 from convert.training.rounding import train_rounded
 from edge_runtime.errors import ErrorCode, HybridgeError
@@ -81,11 +81,9 @@ def _check(
     for place, weight in enumerate(weights):
         if weight.dtype.kind == "f" and not np.isfinite(weight).all():
             raise _broken(f"weights in place {place} that are not finite", "finite weights", "lower")
-    for place, name in pruned.items():
-        assert training.prune is not None  # noqa: S101 - it made them
-        wanted, zeros = sparsity_of(training.prune), share_of_zeros([weights[place]])
-        if zeros < wanted - tolerance(weights[place]):
-            raise _broken(f"{zeros:.1%} zeros in layer '{name}'", f"{wanted:.1%}", "more")
+    kernels = [weights[place] for place in pruned]
+    if training.prune is not None and not is_sparse(training.prune, kernels):
+        raise _broken(f"{share_of_zeros(kernels):.1%} zeros", f"{sparsity_of(training.prune):.1%}", "more")
     for place, name in clustered.items():
         assert training.cluster is not None  # noqa: S101 - it made them
         values = len(np.unique(weights[place]))

@@ -9,11 +9,11 @@ import numpy as np
 
 from convert.recipes import Pruning, Training
 from convert.training.fitting import Fitting, steps_per_epoch
-from convert.training.kernels import Treated, kernels_of
+from convert.training.kernels import Treated, kernels_of, layers_of
 from convert.training.rebuilding import Copy, rewired
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["keep_zeros", "prune", "share_of_zeros", "sparsity_of", "tolerance"]
+__all__ = ["allocate", "is_sparse", "keep_zeros", "prune", "share_of_zeros", "sparsity_of"]
 
 # How far from the wanted share of zeros a kernel may end.
 _CLOSE = 0.01
@@ -25,26 +25,29 @@ def prune(copy: Copy, treated: Treated, pruning: Pruning, fitting: Fitting) -> N
     """Trains the copy in place; its kernels end with the zeros that were asked for."""
     import tensorflow_model_optimization as tfmot
 
-    options = _options(tfmot.sparsity.keras, pruning, _ramp(pruning, fitting))
+    layers = {
+        identity: kernels_of(layer, treated.attributes[identity])
+        for _, layer in layers_of(copy.model)
+        if (identity := id(layer)) in treated.attributes
+    }
+    shares = dict(zip(layers, allocate(pruning, [_values(each) for each in layers.values()]), strict=True))
+    ramp = _ramp(pruning, fitting)
 
     def wrapped(layer: Any) -> Any:
         attributes = treated.attributes.get(id(layer))
         if attributes is None:
             return layer
         # What tfmot asks a layer of one's own for; so each kind of layer is pruned in the same way.
-        layer.get_prunable_weights = lambda: kernels_of(layer, attributes)
+        layer.get_prunable_weights = lambda: layers[id(layer)]
+        options = _options(tfmot.sparsity.keras, pruning, shares[id(layer)], ramp)
         return tfmot.sparsity.keras.prune_low_magnitude(layer, **options)
 
-    wanted = sparsity_of(pruning)
     kernels = [copy.variables[place] for place in treated.places]
     fitting.fit(
         rewired(copy.model, wrapped),
         "prune",
         sparsity=lambda: share_of_zeros([kernel.numpy() for kernel in kernels]),
-        admissible=lambda: all(
-            share_of_zeros([value]) >= wanted - tolerance(value)
-            for value in (kernel.numpy() for kernel in kernels)
-        ),
+        admissible=lambda: is_sparse(pruning, [kernel.numpy() for kernel in kernels]),
         callbacks=(tfmot.sparsity.keras.UpdatePruningStep(),),
     )
 
@@ -54,9 +57,32 @@ def sparsity_of(pruning: Pruning) -> float:
     return 0.5 if pruning.pattern == "2:4" else pruning.sparsity
 
 
-def tolerance(kernel: Array) -> float:
-    """How far from the wanted share of zeros it may be: few weights cannot be split exactly."""
-    return max(_CLOSE, 1.0 / max(kernel.size, 1))
+def is_sparse(pruning: Pruning, kernels: Sequence[Array]) -> bool:
+    """Whether kernels have the zeros that were asked for; few weights cannot be split exactly."""
+    total = sum(kernel.size for kernel in kernels)
+    return share_of_zeros(kernels) >= sparsity_of(pruning) - max(_CLOSE, len(kernels) / max(total, 1))
+
+
+def allocate(pruning: Pruning, layers: Sequence[Array]) -> list[float]:
+    """The share of zeros of each layer, so that all together have the pruning's.
+
+    A weight's score is its square over those of its layer that are no smaller, itself included: its part of what is
+    left once the smaller ones are gone. The weights of the lowest scores go, wherever they are (Lee et al., 2021).
+
+    Args:
+        pruning: What is asked for.
+        layers: The weights of each, flat.
+    """
+    if pruning.pattern == "2:4" or pruning.allocation == "uniform":
+        return [sparsity_of(pruning)] * len(layers)
+    scores = []
+    for weights in layers:
+        squares = np.sort(np.square(weights.astype(np.float64)))
+        left = np.cumsum(squares[::-1])[::-1]
+        scores.append(squares / np.maximum(left, np.finfo(np.float64).tiny))
+    ordered = np.sort(np.concatenate(scores))
+    threshold = ordered[min(round(pruning.sparsity * len(ordered)), len(ordered) - 1)]
+    return [float((each < threshold).mean()) for each in scores]
 
 
 def keep_zeros(copy: Copy, places: Sequence[int]) -> tuple[Any, ...]:
@@ -76,7 +102,7 @@ def keep_zeros(copy: Copy, places: Sequence[int]) -> tuple[Any, ...]:
     return (tf_keras.callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: apply()),)
 
 
-def share_of_zeros(arrays: list[Array]) -> float:
+def share_of_zeros(arrays: Sequence[Array]) -> float:
     """Of all their values."""
     total = sum(array.size for array in arrays)
     return 1.0 - sum(int(np.count_nonzero(array)) for array in arrays) / total if total else 0.0
@@ -87,7 +113,11 @@ def _ramp(pruning: Pruning, fitting: Fitting) -> int:
     return max(1, round(pruning.ramp * training.epochs * steps_per_epoch(fitting.samples, training)))
 
 
-def _options(sparsity: Any, pruning: Pruning, ramp: int) -> dict[str, Any]:
+def _values(kernels: Sequence[Any]) -> Array:
+    return np.concatenate([kernel.numpy().reshape(-1) for kernel in kernels])
+
+
+def _options(sparsity: Any, pruning: Pruning, share: float, ramp: int) -> dict[str, Any]:
     if pruning.pattern == "2:4":
         # One mask, made before the first step.
         return {
@@ -99,8 +129,8 @@ def _options(sparsity: Any, pruning: Pruning, ramp: int) -> dict[str, Any]:
     updates = max(1, (ramp - 1) // frequency)
     return {
         "pruning_schedule": sparsity.PolynomialDecay(
-            initial_sparsity=min(pruning.initial_sparsity, pruning.sparsity),
-            final_sparsity=pruning.sparsity,
+            initial_sparsity=min(pruning.initial_sparsity, share),
+            final_sparsity=share,
             begin_step=1,
             end_step=1 + updates * frequency,
             frequency=frequency,

@@ -40,8 +40,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_pruning_reaches_its_share_of_zeros_and_keeps_accuracy(patterns: Patterns, tuned: Tuned) -> None:
     result = tuned("prune")
-    for kernel in _kernels(result).values():
-        assert float((kernel == 0).mean()) == pytest.approx(0.75, abs=0.01)
+    shares = [float((kernel == 0).mean()) for kernel in _kernels(result).values()]
+    assert max(shares) > min(shares) + 0.02  # more where it costs less
     assert result.sparsity == pytest.approx(0.75, abs=0.01)
     assert patterns.accuracy(result.weights) > patterns.accuracy(patterns.architecture.weights) - 0.03
     assert [weight.shape for weight in result.weights] == [
@@ -72,8 +72,9 @@ def test_two_of_four_along_the_inputs_outlast_rounding(tuned: Tuned) -> None:
 
 def test_zeros_and_shared_values_outlast_all_parts(patterns: Patterns, tuned: Tuned) -> None:
     result = tuned("all")
+    zeros = np.concatenate([kernel.reshape(-1) == 0 for kernel in _kernels(result).values()])
+    assert zeros.mean() >= 0.69
     for kernel in _kernels(result).values():
-        assert float((kernel == 0).mean()) >= 0.69
         assert 2 < len(np.unique(kernel)) <= 9
     assert patterns.accuracy(result.weights) > patterns.accuracy(patterns.architecture.weights) - 0.05
 
