@@ -18,7 +18,7 @@ from convert.search.trial import Trial
 __all__ = ["try_trainings"]
 
 # Shares of weights to prune: what usually works first, then more or less of it.
-_SPARSITIES = (0.8, 0.9, 0.7, 0.95, 0.5)
+_SPARSITIES = (0.8, 0.9, 0.7, 0.95, 0.5, 0.975)
 # A training may take so much of the time that is left; else it gets fewer epochs.
 _SHARE = 0.4
 _ROUNDED_IN_TRAINING = (Precision.INT8, Precision.INT4)
