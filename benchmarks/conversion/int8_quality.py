@@ -63,9 +63,7 @@ def int8_quality() -> None:
                 (
                     f"{model}: {variant}",
                     f"{run['parity']['snr_db']:.1f}",
-                    ""
-                    if run["parity"]["label_agreement"] is None
-                    else f"{run['parity']['label_agreement']:.2%}",
+                    f"{run['parity']['label_agreement']:.2%}" if "label_agreement" in run["parity"] else "",
                     f"{run['size_bytes']:,}",
                     f"{run['seconds']:.0f}",
                 )

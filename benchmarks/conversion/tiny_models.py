@@ -27,7 +27,7 @@ __all__ = ["tiny_models"]
 _AGREEMENT = 0.99
 # The source prefers a class by so much probability where its choice means something.
 _SURE = 0.1
-_RECIPES = {
+_RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
     "ResNet8": (
         ("int8",),
         ("int8", "--calibration", "mse"),
@@ -74,28 +74,31 @@ def _judged(folder: Path, name: str, source: str, published: str, samples: _Samp
         files[kind] = folder / f"{name}-{kind}.npz"
         np.savez(files[kind], input_1=array)
     data = ("--representative", files["calibration"], "--eval", files["judged"], "--overwrite")
-    expected = _outputs(
-        _converted(model, folder / f"{name}-float32.edge", "float32", *data)[0], samples.judged
-    )
+    float32, _ = _converted(model, folder / f"{name}-float32.edge", "--recipe", "float32", *data)
+    expected = _outputs(float32, samples.judged)
     limit = data_file(f"mlperf_tiny/{published}")
-    rows = {"published": _row(expected, _outputs(limit, samples.judged), limit.stat().st_size)}
-    for recipe in _RECIPES[name]:
-        say(f"{name}: {' '.join(recipe)}")
-        bundle = folder / f"{name}-{'-'.join(recipe).replace('--', '')}.edge"
-        path, run = _converted(model, bundle, *recipe, *data, "--train", files["training"])
+    size = limit.stat().st_size
+    rows = {"published": _row(expected, _outputs(limit, samples.judged), size)}
+    ways: dict[str, tuple[object, ...]] = {
+        " ".join(recipe): ("--recipe", *recipe) for recipe in _RECIPES[name]
+    }
+    ways["--search"] = (
+        "--search", "--min-agreement", _AGREEMENT, "--max-size", size, "--cache", folder / f"{name}-cache",
+    )  # fmt: skip
+    for title, options in ways.items():
+        say(f"{name}: {title}")
+        bundle = folder / f"{name}-{len(rows)}.edge"
+        path, run = _converted(model, bundle, *options, *data, "--train", files["training"])
         row = _row(expected, _outputs(path, samples.judged), run["size_bytes"])
-        reached = row["size_bytes"] <= limit.stat().st_size and row["same_class"] >= _AGREEMENT
-        rows[" ".join(recipe)] = {
-            **row,
-            "deflated_size_bytes": run["deflated_size_bytes"],
-            "reached": reached,
-        }
+        row["reached"] = row["size_bytes"] <= size and row["same_class"] >= _AGREEMENT
+        found = f" finds {run['recipe']}" if title == "--search" else ""
+        rows[title + found] = {**row, "deflated_size_bytes": run["deflated_size_bytes"]}
     top = np.sort(expected, axis=1)
     return {"rows": rows, "sure": float((top[:, -1] - top[:, -2] >= _SURE).mean()), "samples": len(expected)}
 
 
-def _converted(model: Path, bundle: Path, recipe: str, *options: object) -> tuple[Path, Run]:
-    run = hybridge("convert", model, "--recipe", recipe, *options, "-o", bundle)
+def _converted(model: Path, bundle: Path, *options: object) -> tuple[Path, Run]:
+    run = hybridge("convert", model, *options, "-o", bundle)
     if run["exit_code"]:
         raise click.ClickException(f"{model.name}: {run['error']['message']}")
     return bundle, run
