@@ -83,7 +83,8 @@ def _judged(folder: Path, name: str, source: str, published: str, samples: _Samp
         " ".join(recipe): ("--recipe", *recipe) for recipe in _RECIPES[name]
     }
     ways["--search"] = (
-        "--search", "--search-minutes", 4, "--min-agreement", _AGREEMENT, "--max-size", size, "--cache", folder / f"{name}-cache",
+        "--search", "--search-minutes", 4, "--min-agreement", _AGREEMENT, "--max-size", size,
+        "--cache", folder / f"{name}-cache",
     )  # fmt: skip
     for title, options in ways.items():
         say(f"{name}: {title}")
