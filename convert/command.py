@@ -78,7 +78,7 @@ _recipe_options = _grouped(
     click.option(
         "--method",
         type=click.Choice([each.value for each in Method]),
-        help="How weights are chosen.  [default: gptq with --representative samples for int8, else min-max]",
+        help="How weights are chosen.  [default: gptq for int8 and int16x8, else min-max]",
     ),
     click.option(
         "--calibration",
