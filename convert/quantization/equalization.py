@@ -25,10 +25,13 @@ from edge_runtime.tensor_spec import Array
 
 __all__ = ["equalized"]
 
-# How much of the difference between channels is taken from activations where weights that read them share the burden.
+# How much of the difference between channels is taken from activations; weights that read them share the burden, and
+# what is left is room for values that no sample showed.
 _SHARE = 0.7
-# A channel that is hardly ever used is not blown up.
-_NARROWEST = 1e-3
+# No channel is widened more than as if it were so wide, beside the widest of its tensor.
+_NARROWEST = 0.02
+# One that hardly any sample used may be as wide as any in use, and is left as it is.
+_UNUSED = 1e-3
 
 
 def equalized(content: bytes, samples: Sequence[Mapping[str, Array]]) -> bytes:
@@ -236,10 +239,10 @@ class _Channels:
         active = np.zeros(len(roots))
         for index, first in self.first.items():
             width = widths.get(self.name(index))
-            if width is None or not width.any() or not np.isfinite(width).all():
+            if width is None or width.size != self._size(index) or not width.any():
                 continue
-            nodes = roots[first : first + width.size]
-            np.maximum.at(active, nodes, width / width.max())
+            share = width / width.max()
+            np.maximum.at(active, roots[first : first + width.size], np.where(share < _UNUSED, 0.0, share))
         read = np.zeros(len(roots))
         for layer in self.layers:
             if layer.alone:
@@ -248,8 +251,9 @@ class _Channels:
             columns = weights.reshape(-1, weights.shape[-1]).max(axis=0)
             if columns.any():
                 np.maximum.at(read, roots[layer.reads], columns / columns.max())
-        active, shared = np.maximum(active, _NARROWEST), read > 0
-        factors = np.where(shared, active**_SHARE / np.maximum(read, _NARROWEST) ** (1 - _SHARE), active)
+        read = np.where(read > 0, np.maximum(read, _NARROWEST), 1.0)
+        factors = np.maximum(active, _NARROWEST) ** _SHARE / read ** (1 - _SHARE)
+        factors[active == 0] = 1.0
         for node in self.pinned:
             factors[self._root(node)] = 1.0
         result: Array = factors[roots]

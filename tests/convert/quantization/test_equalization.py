@@ -82,6 +82,24 @@ def test_int8_loses_less_where_channels_differ_for_no_reason(keras: Any) -> None
     assert snr_db(made.outputs(), made.outputs(better)) > snr_db(made.outputs(), made.outputs(plain)) + 5
 
 
+def test_a_channel_that_no_sample_used_keeps_its_room(keras: Any) -> None:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((8, 8, 3), name="image")
+    first = layers.Conv2D(8, 3, activation="relu", name="first")
+    hidden = layers.Flatten()(layers.Conv2D(4, 3, name="second")(first(image)))
+    model = _uneven(keras.Model(image, layers.Dense(4, name="head")(hidden)))
+    kernel, bias = first.get_weights()
+    bias[2] = -1000.0
+    first.set_weights([kernel, bias])
+    made = prepared(model, ("scores",))
+    before, after = (
+        _first_kernel(content) for content in (made.content, equalized(made.content, made.samples))
+    )
+    changed = [not np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert changed == [channel != 2 for channel in range(8)]
+
+
 def test_names_order_and_size_stay(uneven: FloatModel) -> None:
     from edge_runtime.model import Model
 
@@ -158,6 +176,15 @@ def test_clustered_weights_keep_their_few_values(clustered: FloatModel) -> None:
         quantize(clustered.content, Quantization(precision=Precision.INT8), clustered.ranges)
     ):
         assert np.unique(values).size <= 16
+
+
+def _first_kernel(content: bytes) -> Array:
+    from convert.quantization.packing import unpack
+
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    weight = graph.tensors[graph.operators[0].inputs[1]]
+    return np.frombuffer(bytes(model.buffers[weight.buffer].data), np.float32).reshape(8, 3, 3, 3)
 
 
 def _weights(content: bytes) -> list[Array]:
