@@ -1,0 +1,188 @@
+"""Convolutions of every rank, and the fully connected products beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convert.libraries import load_library
+from convert.onnx.node import Node
+from convert.onnx.padding import Pads, pads_of, same_pads
+from convert.onnx.problems import Unsupported
+from convert.onnx.registry import operator
+from convert.onnx.value import Value, channels_last
+
+__all__ = ["convolve"]
+
+tf = load_library("tensorflow")
+
+
+@operator("Conv")
+def conv(node: Node, x: Value, weights: Value, bias: Value | None = None) -> Value:
+    """A convolution of one to three spatial axes, in groups or not."""
+    return convolve(node, x, weights, bias)
+
+
+def convolve(node: Node, x: Value, weights: Value, bias: Value | None) -> Value:
+    """What `Conv` computes; (batch, channels, space...) in and out, weights (out, in / groups, kernel...)."""
+    spatial = x.rank - 2
+    kernel = [int(size) for size in node.attribute("kernel_shape", weights.shape[2:])]
+    strides = node.attribute("strides", [1] * spatial)
+    dilations = node.attribute("dilations", [1] * spatial)
+    groups = node.attribute("group", 1)
+    order = channels_last(x.rank)
+    tensor, kernels = x.stored_as(order), weights.stored_as((*range(2, x.rank), 1, 0))
+    sizes = tensor.shape.as_list()[1:-1]
+    pads = pads_of(node, sizes, kernel, strides, dilations)
+    if spatial == 1:
+        # A device has no convolution of one axis: it is one of two, of which one has size one.
+        tensor, kernels = tf.expand_dims(tensor, 1), tf.expand_dims(kernels, 0)
+        sizes, kernel, pads = [1, *sizes], [1, *kernel], [(0, 0), *pads]
+        strides, dilations = [1, *strides], [1, *dilations]
+    if spatial > 3:
+        raise Unsupported(
+            f"a convolution of {spatial} spatial axes", "split it in the model into ones of at most three"
+        )
+    padding = "SAME" if pads == same_pads(sizes, kernel, strides, dilations) else "VALID"
+    if padding == "VALID" and any(map(any, pads)):
+        tensor = tf.pad(tensor, [(0, 0), *pads, (0, 0)])
+    result = _convolved(tensor, kernels, groups, strides, dilations, padding)
+    if bias is not None:
+        result = result + bias.tensor
+    if spatial == 1:
+        result = tf.squeeze(result, 1)
+    return Value.of(result, x.dtype, order)
+
+
+def _convolved(
+    tensor: Any, kernels: Any, groups: int, strides: list[int], dilations: list[int], padding: str
+) -> Any:
+    spatial = tensor.shape.rank - 2
+    channels = tensor.shape[-1]
+    if spatial == 3:
+        if max(dilations) > 1:
+            # CONV_3D of a device ignores dilations: zeros between the taps do the same.
+            kernels, dilations = _spread(kernels, dilations), [1, 1, 1]
+        parts = zip(tf.split(tensor, groups, -1), tf.split(kernels, groups, -1), strict=True)
+        return tf.concat(
+            [tf.nn.conv3d(part, kernel, [1, *strides, 1], padding) for part, kernel in parts], -1
+        )
+    if groups > 1 and groups == channels:
+        multiplier = kernels.shape[-1] // channels
+        depthwise = tf.reshape(
+            tf.transpose(kernels, [0, 1, 3, 2]), [*kernels.shape[:2], channels, multiplier]
+        )
+        # TensorFlow wants equal strides, or none where there are dilations.
+        if len(set(strides)) == 1 and (max(strides) == 1 or max(dilations) == 1):
+            return tf.nn.depthwise_conv2d(tensor, depthwise, [1, *strides, 1], padding, dilations=dilations)
+    if max(strides) > 1 and max(dilations) > 1:
+        kernels, dilations = _spread(kernels, dilations), [1, 1]
+    return tf.nn.conv2d(tensor, kernels, [1, *strides, 1], padding, dilations=dilations)
+
+
+def _spread(kernels: Any, dilations: list[int]) -> Any:
+    """Kernels with zeros between their taps, so that a plain convolution does what a dilated one would."""
+    for axis, dilation in enumerate(dilations):
+        size = kernels.shape[axis]
+        if dilation > 1 and size > 1:
+            index = np.zeros((size - 1) * dilation + 1, np.int32) + size
+            index[::dilation] = np.arange(size)
+            widths = [(0, 1) if each == axis else (0, 0) for each in range(kernels.shape.rank)]
+            kernels = tf.gather(tf.pad(kernels, widths), index, axis=axis)
+    return kernels
+
+
+@operator("ConvTranspose")
+def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = None) -> Value:
+    """The transposed convolution; weights (in, out / groups, kernel...)."""
+    spatial = x.rank - 2
+    if spatial > 3:
+        raise Unsupported(f"{spatial} spatial axes", "split it in the model into ones of at most three")
+    kernel = [int(size) for size in node.attribute("kernel_shape", weights.shape[2:])]
+    strides = node.attribute("strides", [1] * spatial)
+    dilations = node.attribute("dilations", [1] * spatial)
+    groups = node.attribute("group", 1)
+    order = channels_last(x.rank)
+    tensor = x.stored_as(order)
+    kernels = weights.stored_as((*range(2, x.rank), 1, 0))
+    if max(dilations) > 1:
+        kernels = _spread(kernels, dilations)
+        kernel = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    sizes = tensor.shape.as_list()[1:-1]
+    if None in sizes:
+        raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
+    pads, extra = _transposed_pads(node, sizes, kernel, strides)
+    if spatial == 1:
+        tensor, kernels = tf.expand_dims(tensor, 1), tf.expand_dims(kernels, 0)
+        sizes, kernel, strides = [1, *sizes], [1, *kernel], [1, *strides]
+        pads, extra = [(0, 0), *pads], [0, *extra]
+    parts = [
+        _transposed(part, part_kernels, sizes, kernel, strides, pads, extra)
+        for part, part_kernels in zip(
+            tf.split(tensor, groups, -1), tf.split(kernels, groups, -1), strict=True
+        )
+    ]
+    result = parts[0] if groups == 1 else tf.concat(parts, -1)
+    if bias is not None:
+        result = result + bias.tensor
+    if spatial == 1:
+        result = tf.squeeze(result, 1)
+    return Value.of(result, x.dtype, order)
+
+
+def _transposed_pads(
+    node: Node, sizes: list[int], kernel: list[int], strides: list[int]
+) -> tuple[Pads, list[int]]:
+    """What is cut from each end of the full result, and what is added at its far end."""
+    spatial = len(sizes)
+    extra = list(node.attribute("output_padding", [0] * spatial))
+    full = [(size - 1) * stride + k for size, stride, k in zip(sizes, strides, kernel, strict=True)]
+    automatic = node.attribute("auto_pad", "NOTSET")
+    shape = node.attribute("output_shape")
+    if automatic.startswith("SAME") and shape is None:
+        shape = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+    if shape is None:
+        flat = node.attribute("pads", [0] * (2 * spatial))
+        return list(zip(flat[:spatial], flat[spatial:], strict=True)), extra
+    cut = [each + more - wanted for each, more, wanted in zip(full, extra, shape[-spatial:], strict=True)]
+    pads = []
+    for axis, total in enumerate(cut):
+        if total < 0:  # larger than all that the kernel reaches: the rest is empty
+            extra[axis] -= total
+            total = 0
+        half = total // 2
+        pads.append((total - half, half) if automatic == "SAME_UPPER" else (half, total - half))
+    return pads, extra
+
+
+def _transposed(
+    tensor: Any,
+    kernels: Any,
+    sizes: list[int],
+    kernel: list[int],
+    strides: list[int],
+    pads: Pads,
+    extra: list[int],
+) -> Any:
+    full = [(size - 1) * stride + k for size, stride, k in zip(sizes, strides, kernel, strict=True)]
+    wanted = [each - low - high + more for each, (low, high), more in zip(full, pads, extra, strict=True)]
+    batch, channels = tensor.shape[0], kernels.shape[-2]
+    batch = tf.shape(tensor)[0] if batch is None else batch
+    transpose = tf.nn.conv2d_transpose if len(sizes) == 2 else tf.nn.conv3d_transpose
+    same = [
+        (max(k - stride, 0) // 2, max(k - stride, 0) - max(k - stride, 0) // 2)
+        for k, stride in zip(kernel, strides, strict=True)
+    ]
+    if [tuple(pad) for pad in pads] == same and wanted == [
+        size * stride for size, stride in zip(sizes, strides, strict=True)
+    ]:
+        return transpose(tensor, kernels, [batch, *wanted, channels], [1, *strides, 1], "SAME")
+    grown = [max(each, each + more) for each, more in zip(full, extra, strict=True)]
+    result = transpose(tensor, kernels, [batch, *full, channels], [1, *strides, 1], "VALID")
+    if grown != full:
+        result = tf.pad(result, [(0, 0), *((0, more) for more in extra), (0, 0)])
+    begin = [0, *(low for low, _ in pads), 0]
+    if any(begin) or wanted != grown:
+        result = tf.slice(result, begin, [-1, *wanted, -1])
+    return result
