@@ -39,7 +39,10 @@ def _grouped(*options: Callable[[_Function], _Function]) -> Callable[[_Function]
 
 _source_options = _grouped(
     click.option(
-        "--input", multiple=True, metavar="NAME:SHAPE", help="Shape of an input, such as image:1,224,224,3."
+        "--input",
+        multiple=True,
+        metavar="NAME:SHAPE",
+        help="Shape of an input, such as image:1,224,224,3; width=320 keeps a dimension free.",
     ),
     click.option(
         "--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Fixed batch size."
@@ -47,6 +50,9 @@ _source_options = _grouped(
     click.option("--signature", help="Which signature of a SavedModel or .tflite."),
     click.option(
         "--custom", multiple=True, metavar="MODULE", help="Module that registers custom Keras classes."
+    ),
+    click.option(
+        "--channels-last", is_flag=True, help="Take and give images channels-last, for an ONNX model."
     ),
     click.option(
         "--preprocessing", type=click.Path(), help="TOML file with the steps from raw inputs to the model's."
@@ -148,6 +154,7 @@ class _Flags:
     batch_size: int
     signature: str | None
     custom: tuple[str, ...]
+    channels_last: bool
     preprocessing: str | None
     labels: str | None
     representative: str | None
@@ -195,7 +202,7 @@ class _Flags:
 def convert(context: click.Context, /, **given: Any) -> None:
     """Convert a trained model to a verified bundle.
 
-    SOURCE is a .keras, .h5 or float .tflite file, or a SavedModel folder. The bundle is written only when its outputs,
+    SOURCE is a .keras, .h5, .onnx or float .tflite file, or a SavedModel folder. The bundle is written only when its outputs,
     run on the device runtime, are as close to the source's as the recipe promises, and when it keeps the budget.
     """
     from convert.native_logs import hide_native_logs
@@ -379,6 +386,7 @@ def _workbench_options(flags: _Flags) -> dict[str, Any]:
         "shapes": dict(map(parse_input, flags.input)),
         "signature": flags.signature,
         "custom": flags.custom,
+        "channels_last": flags.channels_last,
     }
 
 

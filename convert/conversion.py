@@ -18,7 +18,7 @@ from convert.budget import Budget
 from convert.data import DataSource
 from convert.quantization import Coverage, SparsityReport, coverage, encode_sparse, operations, quantize
 from convert.recipes import ParityBounds, Precision, Recipe, load_recipe
-from convert.sources import Source
+from convert.sources import Shape, Source
 from convert.training import FineTuned
 from convert.verification import check_parity, measure_accuracy, measure_parity, run_converted
 from convert.workbench import Workbench, open_workbench
@@ -40,7 +40,7 @@ from edge_runtime.manifest import (
     Size,
 )
 from edge_runtime.model import Model
-from edge_runtime.tensor_spec import Array
+from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["Conversion", "apply_recipe", "convert", "default_name"]
 
@@ -104,9 +104,10 @@ def convert(
     preprocessing: tuple[RawInput, ...] = (),
     confidence: Confidence | None = None,
     batch_size: int = 1,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
     signature: str | None = None,
     custom: tuple[str, ...] = (),
+    channels_last: bool = False,
     bounds: ParityBounds | None = None,
     budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
@@ -116,8 +117,8 @@ def convert(
     The same source, data and options give the same bytes, when the recipe does not train.
 
     Args:
-        source: A path to a `.keras`, `.h5` or float `.tflite` file or a SavedModel folder, a built Keras model, or a
-            `Source`.
+        source: A path to a `.keras`, `.h5`, `.onnx` or float `.tflite` file or a SavedModel folder, a built Keras
+            model, or a `Source`.
         recipe: A recipe, the name of one, a TOML file that holds one, or a bundle that was made by one.
         name: What to call the bundle; the file's or model's own name without it.
         version: Of the bundle.
@@ -130,9 +131,10 @@ def convert(
         preprocessing: Steps from what a caller has to what the model takes; data is then given raw.
         confidence: How to read a confidence; without it, the maximum softmax of a classifier's only output.
         batch_size: Size to which the first dimension is fixed.
-        shapes: Whole shapes of inputs with dimensions that may vary, by name.
+        shapes: Whole shapes of inputs with dimensions that may vary, by name; one given as ``width=320`` stays free.
         signature: Which signature of a SavedModel or `.tflite`.
         custom: Modules that register the classes a Keras file names.
+        channels_last: Whether an ONNX model shall take and give images channels-last.
         bounds: How far from the source the outputs may be, in place of the recipe's own bounds; without any limit in
             it, outputs need not depend on the inputs either. After training the reference is the trained model.
         budget: What the conversion may cost.
@@ -164,6 +166,7 @@ def convert(
         shapes=shapes,
         signature=signature,
         custom=custom,
+        channels_last=channels_last,
         progress=progress,
     )
     limits = budget or Budget()
@@ -209,7 +212,9 @@ def apply_recipe(
         tuned = workbench.fine_tuned(recipe.training, weight_bits=bits, max_drop=max_drop)
         source = source.with_weights(tuned.weights)
     workbench.report(f"converting with recipe {recipe.name}")
-    float_model = workbench.float_model if tuned is None else source.export(workbench.inputs)
+    float_model = (
+        workbench.float_model if tuned is None else source.export(workbench.exported or workbench.inputs)
+    )
     if recipe.quantization.equalizes:
         float_model = workbench.equalized(float_model)
     ranges = workbench.ranges(float_model) if recipe.needs_representative else None
@@ -236,12 +241,13 @@ def apply_recipe(
         schema_version=SCHEMA_VERSION,
         name=bundle_name,
         version=version,
-        signature=Signature(model.inputs, model.outputs, model.signature_key),
+        signature=_signature(model, workbench),
         preprocessing=workbench.preprocessing,
         labels=workbench.labels,
         confidence=workbench.confidence,
         metrics=Metrics(accuracy=accuracy, parity=parity, size=size),
         lineage=_lineage(workbench, recipe),
+        metadata=dict(getattr(workbench.source, "metadata", {})),
         requirements=Requirements(
             operators=tuple(sorted({operation.name for operation in operations(content)}))
         ),
@@ -287,7 +293,7 @@ def with_measured_latency(conversion: Conversion) -> Conversion:
 
 def default_name(source: str) -> str:
     """The bundle name for a source of that name: without suffix, other characters than a name may have as ``-``."""
-    stem = re.sub(r"\.(keras|h5|hdf5|tflite)$", "", source)
+    stem = re.sub(r"\.(keras|h5|hdf5|onnx|tflite)$", "", source)
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("-._+") or "model"
 
 
@@ -349,6 +355,33 @@ def _sound(content: bytes, source: Source) -> Model:
                 fix="leave out what the model does not use",
             )
     return model
+
+
+def _signature(model: Model, workbench: Workbench) -> Signature:
+    """What the bundle takes and returns; dimensions that stayed free have the names that the caller or source gave."""
+    source = workbench.source
+    return Signature(
+        _named(model.inputs, workbench.exported),
+        _named(model.outputs, source.outputs),
+        model.signature_key,
+        getattr(source, "layout", None),
+    )
+
+
+def _named(specs: tuple[TensorSpec, ...], sources: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    shapes = {spec.name: spec.shape for spec in sources}
+    return tuple(
+        replace(
+            spec,
+            shape=tuple(
+                name if isinstance(size, str) and isinstance(name, str) else size
+                for size, name in zip(spec.shape, shapes.get(spec.name, ()), strict=True)
+            ),
+        )
+        if len(shapes.get(spec.name, ())) == len(spec.shape)
+        else spec
+        for spec in specs
+    )
 
 
 def _accuracy(workbench: Workbench, received: Mapping[str, Array]) -> Accuracy | None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convert.batch import batch_of
 from convert.data import Dataset, DataSource, generate, load_dataset
 from convert.recipes import Training
-from convert.sources import Source, open_source, pinned
+from convert.sources import Shape, Source, freed, open_source, pinned
 from convert.verification import check_informative
 from edge_runtime.confidence import Scorer
 from edge_runtime.errors import ErrorCode, HybridgeError
@@ -42,22 +43,24 @@ class Workbench:
     Attributes:
         source: The trained model.
         inputs: What it takes, every dimension fixed.
+        exported: The same with the dimensions free that stay so in the converted model.
         calibration: Representative samples, if given.
         evaluation: Samples to judge by, if given.
         training: Samples to fine-tune on, if given.
         preprocessing: From what a caller has to what the model takes.
         labels: Names of the classes.
-        batch_size: Size of the first dimension.
+        batch_size: Size of the first dimension; None where inputs share none, and a sample is a whole run.
     """
 
     source: Source
     inputs: tuple[TensorSpec, ...]
+    exported: tuple[TensorSpec, ...] = ()
     calibration: Dataset | None = None
     evaluation: Dataset | None = None
     training: Dataset | None = None
     preprocessing: tuple[RawInput, ...] = ()
     labels: tuple[str, ...] = ()
-    batch_size: int = 1
+    batch_size: int | None = 1
     given_confidence: Confidence | None = None
     report: Callable[[str], None] = lambda _: None
     _trained: dict[tuple[Training, int], FineTuned] = field(default_factory=dict)
@@ -91,7 +94,7 @@ class Workbench:
     @cached_property
     def float_model(self) -> bytes:
         """The source as a float `.tflite`."""
-        return self.source.export(self.inputs)
+        return self.source.export(self.exported or self.inputs)
 
     @cached_property
     def confidence(self) -> Confidence | None:
@@ -215,9 +218,10 @@ def open_workbench(
     labels: tuple[str, ...] = (),
     confidence: Confidence | None = None,
     batch_size: int = 1,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
     signature: str | None = None,
     custom: tuple[str, ...] = (),
+    channels_last: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Workbench:
     """Opens a source and its data; see `convert.convert` for the arguments.
@@ -227,10 +231,11 @@ def open_workbench(
     """
     report = progress or (lambda _: None)
     report("loading the source model")
-    opened = open_source(source, signature=signature, custom=custom)
+    opened = open_source(source, signature=signature, custom=custom, channels_last=channels_last)
     inputs = pinned(opened.inputs, batch_size, opened.name, shapes)
-    batch_size = int(inputs[0].shape[0])
-    _check_preprocessing(preprocessing, tuple(spec.name for spec in inputs), batch_size)
+    batch = batch_of(inputs)
+    fixed = None if batch is None else int(batch)
+    _check_preprocessing(preprocessing, tuple(spec.name for spec in inputs), fixed)
     if any(given is not None for given in (representative, evaluation, training)):
         report("reading data")
 
@@ -244,19 +249,20 @@ def open_workbench(
     return Workbench(
         source=opened,
         inputs=inputs,
+        exported=freed(opened.inputs, inputs, shapes),
         calibration=load(representative, limit=_CALIBRATION_SAMPLES),
         evaluation=load(evaluation, slices=slices),
         training=load(training),
         preprocessing=preprocessing,
         labels=labels,
-        batch_size=batch_size,
+        batch_size=fixed,
         given_confidence=confidence,
         report=report,
     )
 
 
 def _check_preprocessing(
-    preprocessing: tuple[RawInput, ...], inputs: tuple[str, ...], batch_size: int
+    preprocessing: tuple[RawInput, ...], inputs: tuple[str, ...], batch_size: int | None
 ) -> None:
     Preprocessor(preprocessing)  # refuses steps that do not exist
     names = [raw.name for raw in preprocessing]
@@ -267,7 +273,7 @@ def _check_preprocessing(
             received=f"steps for {', '.join(unknown)}",
             expected=f"steps for inputs among {', '.join(inputs)}, once each",
         )
-    if batch_size < 1 or (preprocessing and batch_size != 1):
+    if (batch_size is not None and batch_size < 1) or (preprocessing and batch_size != 1):
         raise HybridgeError(
             ErrorCode.USAGE,
             "batch size",

@@ -7,7 +7,7 @@ misread raises `schema_version`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -45,11 +45,15 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Signature(Struct, frozen=True, omit_defaults=True):
-    """Inputs and outputs of a model, in order, under the key that the `.tflite` gives them."""
+    """Inputs and outputs of a model, in order, under the key that the `.tflite` gives them.
+
+    `layout` says where images have their channels, for a source that may have them in either place.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     key: str = "serving_default"
+    layout: Literal["channels-first", "channels-last"] | None = None
 
 
 class PreprocessingStep(Struct, frozen=True, omit_defaults=True):
@@ -199,6 +203,8 @@ class File(Struct, frozen=True, omit_defaults=True):
 class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Everything a device must know about the model in a bundle.
 
+    `metadata` is what the source's file says of itself, text by key, such as a recogniser's characters.
+
     Example:
         >>> Bundle.open("digits-1.0.edge").manifest.signature.inputs[0].shape
         (1, 8, 8, 1)
@@ -214,6 +220,7 @@ class Manifest(Struct, frozen=True, omit_defaults=True, kw_only=True):
     confidence: Confidence | None = None
     metrics: Metrics = Metrics()
     lineage: Lineage | None = None
+    metadata: dict[str, str] = {}
     requirements: Requirements = Requirements()
     files: tuple[File, ...] = ()
 

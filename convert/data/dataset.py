@@ -38,11 +38,15 @@ class Dataset:
         """The number of samples."""
         return len(next(iter(self.inputs.values())))
 
-    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+    def batches(self, size: int | None) -> Iterator[dict[str, Array]]:
         """The inputs, `size` samples at a time; the last batch is filled up with its last sample.
 
-        Whole batches are views of the inputs.
+        Whole batches are views of the inputs. Without a size each sample is what a whole run takes.
         """
+        if size is None:
+            for index in range(len(self)):
+                yield {name: array[index] for name, array in self.inputs.items()}
+            return
         whole = len(self) - len(self) % size
         for start in range(0, whole, size):
             yield {name: array[start : start + size] for name, array in self.inputs.items()}

@@ -36,7 +36,9 @@ def generate(
     made: dict[str, Array] = {}
     for spec in inputs:
         takes = raw.get(spec.name, spec)
-        size = tuple(int(each) for each in (samples, *sample_shapes(takes, is_raw=spec.name in raw)[0]))
+        size = tuple(
+            int(each) for each in (samples, *sample_shapes(takes, inputs, is_raw=spec.name in raw)[0])
+        )
         made[spec.name] = _random_array(random, takes, size)
     arrays, digest = prepared(Given("generated data", made, None, {}), None, inputs, used)
     return Dataset(arrays, None, digest)

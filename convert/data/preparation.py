@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from convert.batch import batch_of, sample_shape
 from convert.data.dataset import invalid
 from convert.data.given import Given, Rows
 from edge_runtime.manifest import RawInput
@@ -47,11 +48,13 @@ def prepared(
     )
 
 
-def sample_shapes(takes: TensorSpec, *, is_raw: bool) -> list[tuple[int | str, ...]]:
+def sample_shapes(
+    takes: TensorSpec, inputs: tuple[TensorSpec, ...], *, is_raw: bool
+) -> list[tuple[int | str, ...]]:
     """The shapes that one sample may have."""
-    without_batch = takes.shape[1:]
     if not is_raw:
-        return [without_batch]
+        return [sample_shape(takes, inputs)]
+    without_batch = takes.shape[1:]
     # A raw input may be described with a batch of one or without; the axis of samples then stands in its place.
     return [takes.shape, without_batch] if takes.shape[:1] == (1,) else [takes.shape]
 
@@ -119,7 +122,7 @@ def _takes(
 ) -> tuple[TensorSpec, list[tuple[int | str, ...]]]:
     spec = next(spec for spec in inputs if spec.name == key)
     takes = raw.get(key, spec)
-    return takes, sample_shapes(takes, is_raw=key in raw)
+    return takes, sample_shapes(takes, inputs, is_raw=key in raw)
 
 
 def _one_by_one(
@@ -134,6 +137,7 @@ def _one_by_one(
     specs = {spec.name: spec for spec in inputs}
     raw = {each.name: each.takes for each in preprocessing}
     samples = len(next(iter(columns.values())))
+    batched = batch_of(inputs) is not None
     digests = {key: hashlib.sha256() for key in columns}
     tensors: dict[str, Array] = {}
     for index in range(samples):
@@ -148,7 +152,9 @@ def _one_by_one(
             # What is described without a batch is given without one.
             one[key] = row if key in raw and len(takes.shape) == row.ndim else row[np.newaxis]
         for key, tensor in preprocess(one).items():
-            _check_tensor(name, specs[key], tensor)
+            # What has no batch was checked as it was given; there are no steps for it.
+            if batched:
+                _check_tensor(name, specs[key], tensor)
             if index == 0:
                 tensors[key] = np.empty((samples, *tensor.shape[1:]), tensor.dtype)
             elif tensor.shape[1:] != tensors[key].shape[1:]:

@@ -22,7 +22,7 @@ class OnnxFunction:
     Args:
         model: The model.
         constants: Values of inputs that are fixed, by name; the function does not take these.
-        channels_last: Whether inputs and outputs with spatial axes are (batch, space..., channels).
+        channels_last: Whether inputs and outputs of four or five axes are (batch, space..., channels).
     """
 
     def __init__(
@@ -65,4 +65,4 @@ class OnnxFunction:
         return tensorflow.identity(tensor)
 
     def _order(self, rank: int) -> tuple[int, ...]:
-        return channels_last(rank) if self._channels_last else identity(rank)
+        return channels_last(rank) if self._channels_last and rank in (4, 5) else identity(rank)

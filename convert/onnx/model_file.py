@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -248,7 +249,9 @@ def _spec(value: Any, what: str, name: str) -> TensorSpec:
         if dimension.HasField("dim_value") and dimension.dim_value >= 0:
             shape.append(dimension.dim_value)
         else:
-            shape.append(dimension.dim_param or ("batch" if axis == 0 else f"{value.name}_{axis}"))
+            # Exporters write "?" and "-1" for dimensions that they know nothing of.
+            named = re.fullmatch(r"[A-Za-z_][\w.]*", dimension.dim_param)
+            shape.append(named[0] if named else f"dim{axis}")
     return TensorSpec(name=value.name, shape=tuple(shape), dtype=dtype.name)
 
 

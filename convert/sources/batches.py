@@ -17,20 +17,25 @@ _ROWS_AT_ONCE = 128
 
 def predict_in_batches(
     inputs: Mapping[str, Array],
-    batch_size: int | str,
+    batch_size: int | str | None,
     call_for: Callable[[int], Callable[[Mapping[str, Array]], Mapping[str, Any]]],
 ) -> dict[str, Array]:
     """Outputs for all samples.
 
     Args:
         inputs: For each input an array of shape (samples, ...).
-        batch_size: The batch that the model takes; a string if it takes any.
+        batch_size: The batch that the model takes; a string if it takes any; None if it takes no batches, and each
+            sample is what a whole run takes.
         call_for: What runs one batch, given how many there are. Every batch has the same size.
 
     Returns:
         For each output an array of shape (samples, ...).
     """
     samples = len(next(iter(inputs.values())))
+    if batch_size is None:
+        call = call_for(samples)
+        runs = [call({name: array[index] for name, array in inputs.items()}) for index in range(samples)]
+        return {name: np.stack([np.asarray(run[name]) for run in runs]) for name in runs[0]}
     rows = batch_size if isinstance(batch_size, int) else min(_ROWS_AT_ONCE, samples)
     starts = range(0, samples, rows)
     call = call_for(len(starts))

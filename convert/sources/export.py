@@ -40,7 +40,7 @@ def export_function(
 
     Args:
         call: The model as a function of named tensors.
-        inputs: What it takes, every size fixed.
+        inputs: What it takes; a size that is a name stays free.
         output_names: Names of what it returns, in the order that the file shall have.
         name: What to call the model in errors.
 
@@ -49,13 +49,18 @@ def export_function(
             activation the converter would lose; `source-invalid` for a model that changes its variables as it runs.
     """
     tensorflow = load_library("tensorflow")
-    signature = [tensorflow.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in inputs]
+    signature = [
+        tensorflow.TensorSpec(
+            [size if isinstance(size, int) else None for size in spec.shape], spec.dtype, name=spec.name
+        )
+        for spec in inputs
+    ]
 
     @tensorflow.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def serve(*tensors: Any) -> dict[str, Any]:
         return call({spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)})
 
-    single = all(spec.shape[0] == 1 for spec in inputs)
+    single = all(spec.shape[:1] in ((), (1,)) for spec in inputs)
     try:
         traced = serve.get_concrete_function()
         definition = traced.graph.as_graph_def()

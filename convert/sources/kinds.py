@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 __all__ = ["open_source"]
 
 
-def open_source(source: Any, *, signature: str | None = None, custom: Sequence[str] = ()) -> Source:
+def open_source(
+    source: Any, *, signature: str | None = None, custom: Sequence[str] = (), channels_last: bool = False
+) -> Source:
     """Opens a trained model.
 
     Args:
-        source: A path to a `.keras`, `.h5` or float `.tflite` file or to a SavedModel folder, a Keras model in memory,
-            or a `Source`, which is returned as it is.
+        source: A path to a `.keras`, `.h5`, `.onnx` or float `.tflite` file or to a SavedModel folder, a Keras model
+            in memory, or a `Source`, which is returned as it is.
         signature: Which signature of a SavedModel or `.tflite`; without it, the only one or ``serving_default``.
         custom: Modules to import first, whose classes and functions a Keras model names.
+        channels_last: Whether an ONNX model shall take and give images channels-last, as others do anyway.
 
     Raises:
         HybridgeError: `file-not-found`, `source-invalid`, `extra-missing`; `usage` for a flag that does not go with
@@ -28,7 +32,7 @@ def open_source(source: Any, *, signature: str | None = None, custom: Sequence[s
     """
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
-        return _kind(path)(path, signature, tuple(custom))
+        return _kind(path)(path, _Options(signature, tuple(custom), channels_last))
     if callable(getattr(source, "export", None)) and isinstance(getattr(source, "digest", None), str):
         opened: Source = source
         return opened
@@ -40,38 +44,48 @@ def open_source(source: Any, *, signature: str | None = None, custom: Sequence[s
     return KerasSource.from_model(source, custom=tuple(custom))
 
 
-_Opener = Callable[[Path, str | None, tuple[str, ...]], Source]
+@dataclass(frozen=True)
+class _Options:
+    """How a file is to be read, of which each kind understands a part and refuses the rest."""
+
+    signature: str | None
+    custom: tuple[str, ...]
+    channels_last: bool
 
 
-def _open_keras(path: Path, signature: str | None, custom: tuple[str, ...]) -> Source:
+_Opener = Callable[[Path, _Options], Source]
+
+
+def _open_keras(path: Path, options: _Options) -> Source:
     from convert.sources.keras_source import KerasSource
 
-    _refuse_signature(signature, f"'{path.name}'")
-    return KerasSource.from_file(path, custom=custom)
+    _refuse_signature(options.signature, f"'{path.name}'")
+    _refuse_channels_last(options.channels_last, f"'{path.name}'")
+    return KerasSource.from_file(path, custom=options.custom)
 
 
-def _open_saved_model(path: Path, signature: str | None, custom: tuple[str, ...]) -> Source:
+def _open_saved_model(path: Path, options: _Options) -> Source:
     from convert.sources.saved_model_source import SavedModelSource
 
-    _refuse_custom(custom, f"'{path.name}'")
-    return SavedModelSource(path, signature=signature)
+    _refuse_custom(options.custom, f"'{path.name}'")
+    _refuse_channels_last(options.channels_last, f"'{path.name}'")
+    return SavedModelSource(path, signature=options.signature)
 
 
-def _open_tflite(path: Path, signature: str | None, custom: tuple[str, ...]) -> Source:
+def _open_tflite(path: Path, options: _Options) -> Source:
     from convert.sources.tflite_source import TFLiteSource
 
-    _refuse_custom(custom, f"'{path.name}'")
-    return TFLiteSource(path, signature=signature)
+    _refuse_custom(options.custom, f"'{path.name}'")
+    _refuse_channels_last(options.channels_last, f"'{path.name}'")
+    return TFLiteSource(path, signature=options.signature)
 
 
-def _open_onnx(path: Path, _signature: str | None, _custom: tuple[str, ...]) -> Source:
-    raise HybridgeError(
-        ErrorCode.SOURCE_INVALID,
-        f"source model '{path.name}'",
-        received="an ONNX model, which cannot be converted yet",
-        expected=_EXPECTED,
-        fix="export the model from its framework as a SavedModel",
-    )
+def _open_onnx(path: Path, options: _Options) -> Source:
+    from convert.sources.onnx_source import OnnxSource
+
+    _refuse_signature(options.signature, f"'{path.name}'")
+    _refuse_custom(options.custom, f"'{path.name}'")
+    return OnnxSource(path, channels_last=options.channels_last)
 
 
 # Each kind of source, by the ending of its file's name; a folder is a SavedModel.
@@ -82,7 +96,7 @@ _OPENERS: dict[str, _Opener] = {
     ".tflite": _open_tflite,
     ".onnx": _open_onnx,
 }
-_EXPECTED = "a .keras, .h5 or .tflite file, a SavedModel folder, or a Keras model in memory"
+_EXPECTED = "a .keras, .h5, .onnx or .tflite file, a SavedModel folder, or a Keras model in memory"
 
 
 def _kind(path: Path) -> _Opener:
@@ -108,7 +122,7 @@ def _refuse_signature(signature: str | None, received: str) -> None:
             ErrorCode.USAGE,
             "signature of the source model",
             received=f"'{signature}' for {received}",
-            expected="none: a Keras model has one way to be called",
+            expected="none: the model has one way to be called",
             fix="leave --signature out",
         )
 
@@ -121,6 +135,17 @@ def _refuse_custom(custom: tuple[str, ...], received: str) -> None:
             received=f"{', '.join(custom)} for {received}",
             expected="none: only Keras files name classes",
             fix="leave --custom out",
+        )
+
+
+def _refuse_channels_last(channels_last: bool, received: str) -> None:
+    if channels_last:
+        raise HybridgeError(
+            ErrorCode.USAGE,
+            "channels-last inputs and outputs",
+            received=received,
+            expected="an ONNX model: others are converted in the order of axes that they have",
+            fix="leave --channels-last out",
         )
 
 

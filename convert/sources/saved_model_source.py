@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.batch import batch_of
 from convert.libraries import load_library
 from convert.sources.batches import predict_in_batches
 from convert.sources.export import export_function
@@ -64,8 +65,7 @@ class SavedModelSource:
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the signature on arrays of shape (samples, ...)."""
-        batch_size = self.inputs[0].shape[0] if self.inputs[0].shape else 1
-        return predict_in_batches(inputs, batch_size, lambda _: self._call)
+        return predict_in_batches(inputs, batch_of(self.inputs), lambda _: self._call)
 
     def export(self, inputs: tuple[TensorSpec, ...]) -> bytes:
         """The signature as a float `.tflite` that takes exactly these, every dimension fixed.

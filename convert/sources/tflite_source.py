@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.batch import batch_of
 from convert.quantization.packing import pack, unpack
 from convert.sources.batches import predict_in_batches
 from convert.sources.signature_choice import choose_signature
@@ -76,7 +77,7 @@ class TFLiteSource:
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the file on arrays of shape (samples, ...)."""
-        return predict_in_batches(inputs, self.inputs[0].shape[0], lambda _: self._run)
+        return predict_in_batches(inputs, batch_of(self.inputs), lambda _: self._run)
 
     def export(self, inputs: tuple[TensorSpec, ...]) -> bytes:
         """The file with every dimension of its inputs fixed; as it is if they are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from convert.batch import batch_of
 from convert.data import Dataset
 from edge_runtime.model import Model
 from edge_runtime.tensor_spec import Array
@@ -14,9 +15,14 @@ __all__ = ["run_converted"]
 def run_converted(model: Model, data: Dataset) -> dict[str, Array]:
     """Outputs of the converted model for every sample, real values of shape (samples, ...).
 
-    Each batch is one run, as on the device: a larger batch would take other kernels and other ranges.
+    Each batch is one run, as on the device: a larger batch would take other kernels and other ranges. Outputs of a
+    model without batches get the axis of samples in front.
     """
-    batch = int(model.inputs[0].shape[0])
+    batch = batch_of(model.inputs)
+    if batch is None:
+        runs = [model.run(inputs) for inputs in data.batches(None)]
+        return {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    batch = 1 if isinstance(batch, str) else batch
     batches = data.batches(batch)
     first = model.run(next(batches))
     rows = -(-len(data) // batch) * batch

@@ -117,13 +117,16 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
         tensor, kernels = tf.expand_dims(tensor, 1), tf.expand_dims(kernels, 0)
         sizes, kernel, strides = [1, *sizes], [1, *kernel], [1, *strides]
         pads, extra = [(0, 0), *pads], [0, *extra]
-    parts = [
-        _transposed(part, part_kernels, sizes, kernel, strides, pads, extra)
-        for part, part_kernels in zip(
-            tf.split(tensor, groups, -1), tf.split(kernels, groups, -1), strict=True
-        )
-    ]
-    result = parts[0] if groups == 1 else tf.concat(parts, -1)
+    if groups > 1 and len(sizes) == 2:
+        result = _stuffed(tensor, kernels, groups, strides, pads, extra)
+    else:
+        parts = [
+            _transposed(part, part_kernels, sizes, kernel, strides, pads, extra)
+            for part, part_kernels in zip(
+                tf.split(tensor, groups, -1), tf.split(kernels, groups, -1), strict=True
+            )
+        ]
+        result = parts[0] if groups == 1 else tf.concat(parts, -1)
     if bias is not None:
         result = result + bias.tensor
     if spatial == 1:
@@ -152,7 +155,7 @@ def _transposed_pads(
             extra[axis] -= total
             total = 0
         half = total // 2
-        pads.append((total - half, half) if automatic == "SAME_UPPER" else (half, total - half))
+        pads.append((half, total - half) if automatic == "SAME_UPPER" else (total - half, half))
     return pads, extra
 
 
@@ -186,3 +189,35 @@ def _transposed(
     if any(begin) or wanted != grown:
         result = tf.slice(result, begin, [-1, *wanted, -1])
     return result
+
+
+def _stuffed(
+    tensor: Any, kernels: Any, groups: int, strides: list[int], pads: Pads, extra: list[int]
+) -> Any:
+    """A transposed convolution in groups as a plain one over the input with zeros between its elements.
+
+    A device transposes no convolution in groups, and one for each channel would be many operators.
+    """
+    _, height, width, channels = tensor.shape.as_list()
+    if max(strides) > 1:
+        tensor = tf.pad(tensor, [(0, 0), (0, 0), (0, 0), (0, (strides[1] - 1) * channels)])
+        row = width * strides[1] * channels
+        tensor = tf.pad(tf.reshape(tensor, [-1, height, row]), [(0, 0), (0, 0), (0, (strides[0] - 1) * row)])
+        tensor = tf.reshape(tensor, [-1, height * strides[0], width * strides[1], channels])
+    taps = kernels.shape.as_list()[:2]
+    widths = [
+        # Zeros were also put after the last element, where none are needed.
+        (k - 1 - low, k - 1 - high + more - (stride - 1))
+        for k, (low, high), more, stride in zip(taps, pads, extra, strides, strict=True)
+    ]
+    if any(min(each) < 0 for each in widths):
+        ranges = (slice(max(-low, 0), -max(-high, 0) or None) for low, high in widths)
+        tensor = tensor[(slice(None), *ranges, slice(None))]
+    padded = [(max(low, 0), max(high, 0)) for low, high in widths]
+    if any(map(any, padded)):
+        tensor = tf.pad(tensor, [(0, 0), *padded, (0, 0)])
+    # (kernel, out / groups, in) to (kernel, in / groups, out), turned round.
+    outputs, inputs = kernels.shape.as_list()[2:]
+    parts = tf.reshape(tf.reverse(kernels, [0, 1]), [*taps, outputs, groups, inputs // groups])
+    plain = tf.reshape(tf.transpose(parts, [0, 1, 4, 3, 2]), [*taps, inputs // groups, groups * outputs])
+    return _convolved(tensor, plain, groups, [1, 1], [1, 1], "VALID")

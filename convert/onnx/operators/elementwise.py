@@ -15,7 +15,7 @@ from convert.onnx.node import Node
 from convert.onnx.registry import operator
 from convert.onnx.value import Value, aligned
 
-__all__ = ["broadcast", "erf"]
+__all__ = ["broadcast", "erf", "magnitude"]
 
 tf = load_library("tensorflow")
 
@@ -45,7 +45,7 @@ def erf(x: Any) -> Any:
     return tf.sign(x) * (1.0 - series * t * tf.exp(-x * x))
 
 
-def _magnitude(x: Any) -> Any:
+def magnitude(x: Any) -> Any:
     return tf.maximum(x, -x) if x.dtype == tf.int64 else tf.abs(x)
 
 
@@ -56,7 +56,7 @@ def _sign(x: Any) -> Any:
 
 
 _UNARY: dict[str, Callable[[Any], Any]] = {
-    "Abs": _magnitude,
+    "Abs": magnitude,
     "Acos": lambda x: tf.atan2(tf.sqrt(1.0 - x * x), x),
     "Acosh": lambda x: tf.math.log(x + tf.sqrt(x * x - 1.0)),
     "Asin": lambda x: tf.atan2(x, tf.sqrt(1.0 - x * x)),

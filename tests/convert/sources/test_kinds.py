@@ -14,19 +14,13 @@ def test_what_is_no_source_is_told_every_kind_there_is(tmp_path: Path) -> None:
     for wrong in (tmp_path / "model.bin", {"weights": 3}):
         code, message = open_refusal(wrong)
         assert code == "source-invalid"
-        for kind in (".keras", ".h5", ".tflite", "SavedModel folder", "in memory"):
+        for kind in (".keras", ".h5", ".onnx", ".tflite", "SavedModel folder", "in memory"):
             assert kind in message
 
 
 def test_a_path_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
-    for name in ("none.keras", "none.h5", "none.tflite", "none", "none.xyz"):
+    for name in ("none.keras", "none.h5", "none.tflite", "none.onnx", "none", "none.xyz"):
         assert open_refusal(tmp_path / name)[0] == "file-not-found"
-
-
-def test_an_onnx_model_is_not_yet_a_source(tmp_path: Path) -> None:
-    code, message = open_refusal(tmp_path / "model.onnx")
-    assert code == "source-invalid"
-    assert "ONNX model, which cannot be converted yet" in message
 
 
 def test_a_folder_that_is_no_saved_model_says_what_is_missing(tmp_path: Path) -> None:
