@@ -175,7 +175,8 @@ class _InputSlot:
             raise self._refusal(
                 ErrorCode.INPUT_SHAPE, f"shape {array.shape}", f"shape {expected}", "reshape it"
             )
-        if not array.size:
+        if not array.size and self.spec.is_dynamic:
+            # What the file itself declares without elements was converted so; a size that a caller brings was not.
             # Kernels divide by a dimension here and there, and a fault in one ends the process, not the call.
             raise self._refusal(ErrorCode.INPUT_SHAPE, f"shape {array.shape}", "a tensor with elements")
 
@@ -194,6 +195,8 @@ class _InputSlot:
 
     def write(self, array: Array) -> None:
         """Copies an accepted array into the interpreter."""
+        if not array.size:
+            return
         if self.quantizer is not None and array.dtype != self.dtype:
             array = self.quantizer.quantize(array)
         self.interpreter.set_tensor(self.index, array)
@@ -218,12 +221,23 @@ class _OutputSlot:
         self.result_dtype = np.dtype(np.float32 if self.quantizer else _numpy_dtype(tensor.spec))
 
     def read(self) -> Array:
-        if self.quantizer is None:
-            return self.interpreter.get_tensor(self.index)
-        return self.quantizer.dequantize(self.view(), None)
+        try:
+            if self.quantizer is None:
+                return self.interpreter.get_tensor(self.index)
+            return self.quantizer.dequantize(self.view(), None)
+        except ValueError:
+            # The interpreter has no memory to show for a tensor without elements ("Invalid tensor size.").
+            shape = self._shape()
+            if 0 not in shape:
+                raise
+            return np.empty(shape, self.result_dtype)
+
+    def _shape(self) -> tuple[int, ...]:
+        details = self.interpreter.get_output_details()
+        return next(tuple(map(int, each["shape"])) for each in details if each["index"] == self.index)
 
     def read_into(self, target: Array | None) -> Array:
-        if target is None:
+        if target is None or not target.size:
             return self.read()
         # No frame that may raise holds a view: a traceback would keep it, and the interpreter would refuse to run.
         shape = self.view().shape

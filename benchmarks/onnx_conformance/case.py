@@ -52,8 +52,12 @@ def data_of(case: Any) -> tuple[Any, list[tuple[list[Any], list[Any]]]]:
     import onnx
     from onnx import numpy_helper
 
+    def array(value: Any) -> Any:
+        return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
     if case.model is not None:
-        return case.model, case.data_sets
+        sets = [tuple([array(each) for each in side] for side in pair) for pair in case.data_sets]
+        return case.model, sets  # type: ignore[return-value]
     folder = Path(case.model_dir)
     model = onnx.load(folder / "model.onnx")
 
@@ -122,7 +126,8 @@ def _run(model: Any, given: dict[str, Any], fixed: tuple[str, ...]) -> dict[str,
     taken = {name: array for name, array in arrays.items() if name not in fixed}
     specs = tuple(TensorSpec(name, array.shape, array.dtype.name) for name, array in taken.items())
     function = OnnxFunction(model, constants=constants)
-    content = export_function(function, specs, tuple(spec.name for spec in model.outputs), model.name)
+    names = tuple(spec.name for spec in model.outputs)
+    content = export_function(function, specs, names, model.name, quantized=function.is_quantized)
     return Model(content).run(taken)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from convert.onnx.value import Value, channels_last, identity
 from edge_runtime.tensor_spec import Array
 
 __all__ = ["OnnxFunction"]
+
+_QUANTIZES = re.compile(r"QuantizeLinear|^QLinear|^QGemm")
 
 
 class OnnxFunction:
@@ -56,6 +59,11 @@ class OnnxFunction:
             for spec, value in zip(self._model.outputs, outputs, strict=True)
             if value is not None
         }
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model has quantised tensors, which the converter shall compute as such."""
+        return any(_QUANTIZES.search(node.op_type) for node in self._model.proto.graph.node)
 
     def _returned(self, value: Value) -> Any:
         tensorflow = load_library("tensorflow")

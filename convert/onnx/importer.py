@@ -19,6 +19,7 @@ from convert.onnx.carriers import carrier, element_type, from_carrier
 from convert.onnx.model_file import dense
 from convert.onnx.node import Body, Node, attributes_of
 from convert.onnx.problems import Problem, Unsupported
+from convert.onnx.quantized import carry_real
 from convert.onnx.registry import Handler, find, folds
 from convert.onnx.value import Value
 
@@ -97,9 +98,9 @@ class Importer:
         node = self._described(proto, scope)
         inputs = [scope.find(name) if name else None for name in proto.input]
         if any(name and value is None for name, value in zip(proto.input, inputs, strict=True)):
-            results: list[Value | None] = [None] * len(
-                proto.output
-            )  # what it needs is among the problems already
+            # What it needs is among the problems already; that nobody knows its operator is one of its own.
+            results: list[Value | None] = [None] * len(proto.output)
+            self._check_known(node, proto)
         else:
             results = self._attempted(node, proto, inputs, scope)
         for name, value in zip(proto.output, results, strict=False):
@@ -107,6 +108,15 @@ class Importer:
                 scope.values[name] = value
         for name in proto.output[len(results) :]:
             scope.values[name] = None
+
+    def _check_known(self, node: Node, proto: Any) -> None:
+        own = (node.domain, node.operator) in self._functions
+        if own or find(node.domain, node.operator, node.version):
+            return
+        try:
+            self._function(node, proto, [])
+        except Unsupported as unsupported:
+            self.problems.append(_problem(node, unsupported.reason, unsupported.fix))
 
     def _attempted(
         self, node: Node, proto: Any, inputs: list[Value | None], scope: _Scope
@@ -124,8 +134,7 @@ class Importer:
         if (
             len(self.problems) == known
         ):  # else a node inside it, in a function or a branch, is the one to name
-            operator = f"{node.domain}.{node.operator}" if node.domain else node.operator
-            self.problems.append(Problem(operator, node.name, reason, fix))
+            self.problems.append(_problem(node, reason, fix))
         return [None] * len(node.outputs)
 
     def _computed(
@@ -145,11 +154,14 @@ class Importer:
         ):
             folded = self._folded(handler, node, inputs)
             if folded is not None:
+                carry_real(node, inputs, folded, lambda reals: _as_values(handler(node, *reals), node, reals))
                 return folded
         tensorflow = load_library("tensorflow")
         # The converter names operators it cannot convert by their scope.
         with tensorflow.name_scope(re.sub(r"[^A-Za-z0-9_.]", "_", node.name).lstrip("_.") or "node"):
-            return _as_values(handler(node, *inputs), node, inputs)
+            values = _as_values(handler(node, *inputs), node, inputs)
+            carry_real(node, inputs, values, lambda reals: _as_values(handler(node, *reals), node, reals))
+            return values
 
     def _folded(self, handler: Handler, node: Node, inputs: list[Value | None]) -> list[Value | None] | None:
         with load_library("tensorflow").init_scope():
@@ -261,6 +273,11 @@ class Importer:
             return [value for value in outputs if value is not None]
 
         return run
+
+
+def _problem(node: Node, reason: str, fix: str) -> Problem:
+    operator = f"{node.domain}.{node.operator}" if node.domain else node.operator
+    return Problem(operator, node.name, reason, fix)
 
 
 def _domain(domain: str) -> str:

@@ -15,7 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from convert.libraries import load_library
+from convert.onnx.affine import Affine
 from convert.onnx.carriers import carrier, carry
+from convert.onnx.grid import Grid
 from edge_runtime.tensor_spec import Array
 
 __all__ = ["Order", "Value", "aligned", "channels_last", "identity"]
@@ -42,22 +44,26 @@ class Value:
         dtype: The type that the ONNX graph gives it.
         order: Stored axis ``i`` is axis ``order[i]`` of the ONNX tensor.
         array: The values of a constant, in ONNX's order and type.
-        real: For the quantised values of a `QuantizeLinear`, what `DequantizeLinear` makes of them, so that a pair of
-            the two reaches the device as one quantised tensor; see `convert.onnx.operators.quantization`.
+        grid: For a constant of real numbers that came quantised, where its values lie, so that the device holds them
+            as integers; for quantised values, what their integers stand for.
+        real: The numbers that quantised values stand for; see `convert.onnx.quantized`.
+        affine: What it is a scale and shift of, for a convolution to take instead; see `convert.onnx.affine`.
     """
 
     stored: Any
     dtype: np.dtype[Any]
     order: Order
     array: Array | None = None
-    real: Any = None
+    grid: Grid | None = None
+    real: Value | None = None
+    affine: Affine | None = None
     _transposed: dict[tuple[Any, Order], Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def constant(cls, array: Any, dtype: Any = None) -> Value:
+    def constant(cls, array: Any, dtype: Any = None, *, grid: Grid | None = None) -> Value:
         """A value that is known now."""
         array = np.asarray(array, dtype=dtype)
-        return cls(None, array.dtype, identity(array.ndim), array)
+        return cls(None, array.dtype, identity(array.ndim), array, grid)
 
     @classmethod
     def of(cls, tensor: Any, dtype: Any, order: Order | None = None) -> Value:
@@ -90,6 +96,11 @@ class Value:
         return tuple(sizes[self.order.index(axis)] for axis in range(self.rank))
 
     @property
+    def plain(self) -> Value:
+        """The same value, of which the device is to know no grid."""
+        return self if self.array is None else Value.constant(self.array)
+
+    @property
     def tensor(self) -> Any:
         """The tensor in ONNX's order, in its carrier type."""
         return self.stored_as(identity(self.rank))
@@ -103,7 +114,10 @@ class Value:
         """The tensor with its axes in that order; transposed where it is stored in another."""
         tensorflow = load_library("tensorflow")
         if self.array is not None:
-            return tensorflow.constant(carry(np.transpose(self.array, order)))
+            constant = tensorflow.constant(carry(np.transpose(self.array, order)))
+            if self.grid is not None and self.real is None and self.grid.axis is None:
+                return self.grid.laid(constant)
+            return constant
         if order == self.order:
             return self.stored
         # What a branch or the body of a loop transposes is no tensor of the graph around it.
@@ -122,6 +136,25 @@ class Value:
             return tensorflow.reshape(self.stored, [sizes[axis] for axis in moves])
         return tensorflow.transpose(self.stored, moves)
 
+    def weights_as(self, order: Order, sizes: Sequence[int | None] | None = None, *, symmetric: bool = True) -> Any:
+        """The tensor for an operator that multiplies by it, as integers in the file where it came quantised.
+
+        Args:
+            order: In which the axes are wanted, that of the outputs last.
+            sizes: Another shape with the same last axis, which must be given here: the converter loses the scales
+                of channels in what comes after.
+            symmetric: Whether the operator's kernels know no zero point of weights.
+        """
+        array, grid = self.array, self.grid
+        if array is None or grid is None or (symmetric and not grid.is_symmetric):
+            tensor = self.plain.stored_as(order)
+            return tensor if sizes is None else load_library("tensorflow").reshape(tensor, sizes)
+        array = carry(np.transpose(array, order))
+        constant = load_library("tensorflow").constant(array if sizes is None else array.reshape(sizes))
+        if grid.axis is None:
+            return grid.laid(constant)
+        return grid.laid_by_channel(constant) if grid.axis == order[-1] else constant
+
     def stored_axis(self, axis: int) -> int:
         """Where an axis of the ONNX tensor, which may count from the end, is stored."""
         return self.order.index(axis % self.rank)
@@ -133,10 +166,10 @@ class Value:
     def transposed(self, permutation: Sequence[int]) -> Value:
         """The ONNX tensor with its axes permuted; nothing is moved."""
         if self.array is not None:
-            return Value.constant(np.transpose(self.array, permutation))
+            grid = None if self.grid is None else self.grid.transposed(permutation)
+            return Value.constant(np.transpose(self.array, permutation), grid=grid)
         order = tuple(list(permutation).index(axis) for axis in self.order)
-        real = None if self.real is None else self.real.transposed(permutation)
-        return Value(self.stored, self.dtype, order, real=real)
+        return Value(self.stored, self.dtype, order)
 
     def cast(self, dtype: Any) -> Value:
         """The same values taken for another type whose carrier holds them; nothing is rounded or wrapped."""
@@ -165,7 +198,22 @@ def aligned(*values: Value) -> tuple[Order, list[Any]]:
     order = identity(rank)
     if computed:
         order = _widened(max(computed, key=_elements), rank).order
-    return order, [_widened(value, rank).stored_as(order) for value in values]
+    single = any(value.rank == rank for value in computed)
+    return order, [
+        _scalar(value) if single and _is_single(value) else _widened(value, rank).stored_as(order)
+        for value in values
+    ]
+
+
+def _is_single(value: Value) -> bool:
+    return value.array is not None and value.array.size == 1
+
+
+def _scalar(value: Value) -> Any:
+    # Without axes the converter knows it again, in activations such as hard-swish.
+    tensorflow = load_library("tensorflow")
+    assert value.array is not None
+    return tensorflow.constant(carry(value.array.reshape(())))
 
 
 def _elements(value: Value) -> tuple[int, int]:
@@ -179,7 +227,8 @@ def _widened(value: Value, rank: int) -> Value:
     if not added:
         return value
     if value.array is not None:
-        return Value.constant(value.array.reshape((1,) * added + value.array.shape))
+        grid = value.grid if value.grid is not None and value.grid.axis is None else None
+        return Value.constant(value.array.reshape((1,) * added + value.array.shape), grid=grid)
     tensorflow = load_library("tensorflow")
     stored = value.stored
     sizes = stored.shape.as_list()

@@ -1,4 +1,4 @@
-"""From a TensorFlow function to a float `.tflite` of builtin operators, with names and order kept.
+"""From a TensorFlow function to a `.tflite` of builtin operators, with names and order kept.
 
 The way is a saved model with one signature that names its tensors, then the converter for saved models:
 `TFLiteConverter.from_keras_model` loses the names of outputs and fails on dictionary inputs and on recurrent layers of
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convert.libraries import load_library
+from convert.onnx.grid import FAKE_QUANTIZERS
 from convert.quantization.flatbuffer import in_order
 from convert.sources.kept_state import check_stateless, is_marked, refuse_state, remove_marks
 from convert.sources.lost_activation import RECTIFIERS, has_suspects, lift_products, refuse_suspects
@@ -35,6 +36,8 @@ def export_function(
     inputs: tuple[TensorSpec, ...],
     output_names: tuple[str, ...],
     name: str,
+    *,
+    quantized: bool = False,
 ) -> bytes:
     """Traces `call` and converts it, its variables frozen.
 
@@ -43,6 +46,7 @@ def export_function(
         inputs: What it takes; a size that is a name stays free.
         output_names: Names of what it returns, in the order that the file shall have.
         name: What to call the model in errors.
+        quantized: Whether operators between fake-quantised tensors shall compute on integers.
 
     Raises:
         HybridgeError: `conversion-failed`, naming the operators that no device runtime has, or for products whose
@@ -74,10 +78,12 @@ def export_function(
             tensorflow.saved_model.save(module, folder, signatures={SIGNATURE_KEY: serve})
             if is_marked(definition):
                 remove_marks(folder)
-            content = _convert_saved_model(tensorflow, folder, single)
+            # Without a fake-quantised tensor the converter would quantise weights of its own accord.
+            quantized = quantized and bool(operators & FAKE_QUANTIZERS)
+            content = _convert_saved_model(tensorflow, folder, single, quantized=quantized)
             if rectifies and has_suspects(content):
                 lift_products(folder)
-                content = _convert_saved_model(tensorflow, folder, single)
+                content = _convert_saved_model(tensorflow, folder, single, quantized=quantized)
     except HybridgeError:
         raise
     except Exception as error:
@@ -94,11 +100,15 @@ def _operators(definition: Any) -> frozenset[str]:
     return frozenset(node.op for body in bodies for node in body)
 
 
-def _convert_saved_model(tensorflow: Any, folder: str, single: bool) -> bytes:
+def _convert_saved_model(tensorflow: Any, folder: str, single: bool, *, quantized: bool) -> bytes:
     converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE_KEY])
     converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS]
     # The loop of a recurrent layer that was saved for any batch size does not learn that the inputs' is fixed now.
+    if quantized:
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
     converter._experimental_default_to_single_batch_in_tensor_list_ops = single
+    # Else every infinite constant becomes the largest finite number, and what is compared with it or returned is wrong.
+    converter.canonicalizing_inf_as_min_max_float = False
     content: bytes = converter.convert()
     return content
 

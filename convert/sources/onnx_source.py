@@ -74,7 +74,8 @@ class OnnxSource:
         from convert.onnx import OnnxFunction
 
         function = OnnxFunction(self._model, channels_last=self._channels_last)
-        return export_function(function, inputs, tuple(spec.name for spec in self.outputs), self.name)
+        names = tuple(spec.name for spec in self.outputs)
+        return export_function(function, inputs, names, self.name, quantized=function.is_quantized)
 
     def with_weights(self, weights: Sequence[Array]) -> OnnxSource:  # noqa: ARG002
         """Not possible.

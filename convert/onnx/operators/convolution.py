@@ -8,6 +8,7 @@ import numpy as np
 
 from convert.libraries import load_library
 from convert.onnx.node import Node
+from convert.onnx.operators.elementwise import broadcast
 from convert.onnx.padding import Pads, pads_of, same_pads
 from convert.onnx.problems import Unsupported
 from convert.onnx.registry import operator
@@ -26,18 +27,20 @@ def conv(node: Node, x: Value, weights: Value, bias: Value | None = None) -> Val
 
 def convolve(node: Node, x: Value, weights: Value, bias: Value | None) -> Value:
     """What `Conv` computes; (batch, channels, space...) in and out, weights (out, in / groups, kernel...)."""
+    x, weights, bias = _absorbed(node, x, weights, bias)
     spatial = x.rank - 2
     kernel = [int(size) for size in node.attribute("kernel_shape", weights.shape[2:])]
     strides = node.attribute("strides", [1] * spatial)
     dilations = node.attribute("dilations", [1] * spatial)
     groups = node.attribute("group", 1)
     order = channels_last(x.rank)
-    tensor, kernels = x.stored_as(order), weights.stored_as((*range(2, x.rank), 1, 0))
+    spread = spatial > 2 or (max(strides) > 1 and max(dilations) > 1)
+    tensor, kernels = x.stored_as(order), _kernels(weights.plain if spread else weights)
     sizes = tensor.shape.as_list()[1:-1]
     pads = pads_of(node, sizes, kernel, strides, dilations)
     if spatial == 1:
         # A device has no convolution of one axis: it is one of two, of which one has size one.
-        tensor, kernels = tf.expand_dims(tensor, 1), tf.expand_dims(kernels, 0)
+        tensor = tf.expand_dims(tensor, 1)
         sizes, kernel, pads = [1, *sizes], [1, *kernel], [(0, 0), *pads]
         strides, dilations = [1, *strides], [1, *dilations]
     if spatial > 3:
@@ -49,10 +52,48 @@ def convolve(node: Node, x: Value, weights: Value, bias: Value | None) -> Value:
         tensor = tf.pad(tensor, [(0, 0), *pads, (0, 0)])
     result = _convolved(tensor, kernels, groups, strides, dilations, padding)
     if bias is not None:
-        result = result + bias.tensor
+        result = result + bias.plain.tensor
     if spatial == 1:
         result = tf.squeeze(result, 1)
     return Value.of(result, x.dtype, order)
+
+
+def _kernels(weights: Value) -> Any:
+    """Weights (kernel..., in / groups, out), of at least two spatial axes."""
+    order = (*range(2, weights.rank), 1, 0)
+    if weights.rank == 3:
+        return weights.weights_as(order, [1, *(weights.shape[axis] for axis in order)])
+    return weights.weights_as(order)
+
+
+def _absorbed(
+    node: Node, x: Value, weights: Value, bias: Value | None
+) -> tuple[Value, Value, Value | None]:
+    """The operands without a scale and shift of `x`, which go into weights and bias."""
+    affine, kernels = x.affine, weights.array
+    plain = x, weights, bias
+    if affine is None or kernels is None or weights.grid is not None or (bias is not None and bias.array is None):
+        return plain
+    groups = node.attribute("group", 1)
+    if groups > 1 and (affine.scale.ndim or affine.shift.ndim):
+        return plain
+    padded = node.attribute("auto_pad", "NOTSET").startswith("SAME") or any(node.attribute("pads", [0]))
+    spatial = (1,) * (x.rank - 2)
+    base, shift = affine.base, affine.shift
+    if padded and shift.any():
+        if affine.term is None:
+            return plain
+        added = affine.term.reshape(1, -1, *spatial) if affine.term.ndim else affine.term
+        base, shift = broadcast(tf.add, base, Value.constant(added, np.float32)), np.zeros(())
+    scale, shift = (each.reshape(1, -1, *spatial) if each.ndim else each for each in (affine.scale, shift))
+    term = (kernels.astype(np.float64) * shift).reshape(len(kernels), -1).sum(1)
+    if bias is not None and bias.array is not None:
+        term = term + bias.array
+    return (
+        base,
+        Value.constant(kernels * scale, np.float32),
+        Value.constant(term, np.float32) if bias is not None or term.any() else None,
+    )
 
 
 def _convolved(
@@ -70,11 +111,10 @@ def _convolved(
         )
     if groups > 1 and groups == channels:
         multiplier = kernels.shape[-1] // channels
-        depthwise = tf.reshape(
-            tf.transpose(kernels, [0, 1, 3, 2]), [*kernels.shape[:2], channels, multiplier]
-        )
-        # TensorFlow wants equal strides, or none where there are dilations.
-        if len(set(strides)) == 1 and (max(strides) == 1 or max(dilations) == 1):
+        depthwise = tf.reshape(kernels, [*kernels.shape[:2], channels, multiplier])
+        # TensorFlow's own kernel wants equal strides, a device's does not.
+        equal = len(set(strides)) == 1 or not tf.executing_eagerly()
+        if equal and (max(strides) == 1 or max(dilations) == 1):
             return tf.nn.depthwise_conv2d(tensor, depthwise, [1, *strides, 1], padding, dilations=dilations)
     if max(strides) > 1 and max(dilations) > 1:
         kernels, dilations = _spread(kernels, dilations), [1, 1]
@@ -105,7 +145,8 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
     groups = node.attribute("group", 1)
     order = channels_last(x.rank)
     tensor = x.stored_as(order)
-    kernels = weights.stored_as((*range(2, x.rank), 1, 0))
+    weights = weights.plain if groups > 1 or max(dilations) > 1 else weights
+    kernels = weights.weights_as((*range(2, x.rank), 1, 0))
     if max(dilations) > 1:
         kernels = _spread(kernels, dilations)
         kernel = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
@@ -128,7 +169,7 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
         ]
         result = parts[0] if groups == 1 else tf.concat(parts, -1)
     if bias is not None:
-        result = result + bias.tensor
+        result = result + bias.plain.tensor
     if spatial == 1:
         result = tf.squeeze(result, 1)
     return Value.of(result, x.dtype, order)

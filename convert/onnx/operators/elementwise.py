@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from convert.libraries import load_library
+from convert.onnx.affine import Affine, rescaled
 from convert.onnx.carriers import carrier, is_float, wrapped
 from convert.onnx.node import Node
 from convert.onnx.registry import operator
 from convert.onnx.value import Value, aligned
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["broadcast", "erf", "magnitude"]
 
@@ -84,7 +86,13 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
 
 
 def _divided(a: Any, b: Any) -> Any:
-    return a / b if a.dtype.is_floating else tf.truncatediv(a, b)
+    if not a.dtype.is_floating:
+        return tf.truncatediv(a, b)
+    divisor = tf.get_static_value(b)
+    # A product is faster than a quotient, and what the converter looks for in activations such as hard-swish.
+    if divisor is not None and (divisor != 0).all():
+        return a * (1.0 / divisor)
+    return a / b
 
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -113,7 +121,31 @@ def _unary(function: Callable[[Any], Any]) -> Callable[..., Value]:
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
-    return lambda _node, a, b: broadcast(function, a, b)
+    def handler(node: Node, a: Value, b: Value) -> Value:
+        result = broadcast(function, a, b)
+        if a.array is None and b.array is not None and result.rank == a.rank:
+            result.affine = _affine(node.operator, a, b.array)
+        elif b.array is None and a.array is not None and result.rank == b.rank and node.operator in _SYMMETRIC:
+            result.affine = _affine(node.operator, b, a.array)
+        return result
+
+    return handler
+
+
+_SYMMETRIC = ("Add", "Mul")
+
+
+def _affine(name: str, x: Value, constant: Array) -> Affine | None:
+    """What a sum or product with a constant is, in the form that a convolution can take in."""
+    if constant.dtype != np.float32:
+        return None
+    if name == "Mul":
+        return rescaled(x, scale=constant)
+    if name == "Div" and constant.all():
+        return rescaled(x, scale=1.0 / constant.astype(np.float64))
+    if name == "Add":
+        return rescaled(x, shift=constant)
+    return rescaled(x, shift=-constant) if name == "Sub" else None
 
 
 def _old_binary(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
