@@ -237,10 +237,10 @@ class _OutputSlot:
         return next(tuple(map(int, each["shape"])) for each in details if each["index"] == self.index)
 
     def read_into(self, target: Array | None) -> Array:
-        if target is None or not target.size:
+        if target is None:
             return self.read()
         # No frame that may raise holds a view: a traceback would keep it, and the interpreter would refuse to run.
-        shape = self.view().shape
+        shape = self.view().shape if target.size else self._shape()
         if target.shape != shape or target.dtype != self.result_dtype:
             raise HybridgeError(
                 ErrorCode.INPUT_SHAPE,
@@ -248,6 +248,8 @@ class _OutputSlot:
                 received=f"{target.dtype} of shape {target.shape}",
                 expected=f"{self.result_dtype} of shape {shape}",
             )
+        if not target.size:
+            return target
         if self.quantizer is not None:
             return self.quantizer.dequantize(self.view(), target)
         np.copyto(target, self.view())

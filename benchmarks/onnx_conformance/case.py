@@ -108,12 +108,12 @@ def run_case(case: Any) -> Result:
 
 
 def _to_fix(model: Any, given: dict[str, Any]) -> tuple[str, ...]:
-    """All inputs of integers, truth values or single numbers but the first: what parametrises the operator."""
+    """What parametrises the operator: inputs but the first of integers, truth values or single numbers, or so named."""
     return tuple(
         name
         for name, array in list(given.items())
         if name != next(iter(given))
-        and (np.asarray(array).dtype.kind in "iub" or np.asarray(array).size == 1)
+        and (np.asarray(array).dtype.kind in "iub" or np.asarray(array).size == 1 or name in ("scales", "roi"))
         or len(given) == 1
     )
 

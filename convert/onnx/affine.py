@@ -45,7 +45,6 @@ class Affine:
     scale: Array
     shift: Array
 
-
     @property
     def term(self) -> Array | None:
         """What is added to `base` before it is scaled; None where the scale is too small to divide by."""

@@ -64,7 +64,9 @@ class Grid:
 
     def real(self, integers: Array) -> Array:
         """What integers stand for."""
-        shape = [-1 if axis == self.axis else 1 for axis in range(integers.ndim)] if self.axis is not None else []
+        shape = (
+            [-1 if axis == self.axis else 1 for axis in range(integers.ndim)] if self.axis is not None else []
+        )
         scale, zero_point = self.scale.reshape(shape), self.zero_point.reshape(shape)
         real: Array = (integers.astype(np.int32) - zero_point).astype(np.float32) * scale
         return real
@@ -75,7 +77,10 @@ class Grid:
         low, high = (float(each) for each in self._ends(narrow=False))
         if not tensorflow.executing_eagerly():
             made = tensor.op
-            if made.type == "FakeQuantWithMinMaxArgs" and _ends_of(made) == (np.float32(low), np.float32(high)):
+            if made.type == "FakeQuantWithMinMaxArgs" and _ends_of(made) == (
+                np.float32(low),
+                np.float32(high),
+            ):
                 return tensor
             if made.type in _ONE_SCALE and is_laid(tensor):
                 tensor = self._parts_laid(made)

@@ -136,7 +136,9 @@ class Value:
             return tensorflow.reshape(self.stored, [sizes[axis] for axis in moves])
         return tensorflow.transpose(self.stored, moves)
 
-    def weights_as(self, order: Order, sizes: Sequence[int | None] | None = None, *, symmetric: bool = True) -> Any:
+    def weights_as(
+        self, order: Order, sizes: Sequence[int | None] | None = None, *, symmetric: bool = True
+    ) -> Any:
         """The tensor for an operator that multiplies by it, as integers in the file where it came quantised.
 
         Args:

@@ -125,7 +125,9 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
         result = broadcast(function, a, b)
         if a.array is None and b.array is not None and result.rank == a.rank:
             result.affine = _affine(node.operator, a, b.array)
-        elif b.array is None and a.array is not None and result.rank == b.rank and node.operator in _SYMMETRIC:
+        elif (
+            b.array is None and a.array is not None and result.rank == b.rank and node.operator in _SYMMETRIC
+        ):
             result.affine = _affine(node.operator, b, a.array)
         return result
 

@@ -297,9 +297,7 @@ def global_max_pool(_node: Node, x: Value) -> Value:
 def global_lp_pool(node: Node, x: Value) -> Value:
     """The p-norm over all spatial axes, which stay with size one."""
     p = node.attribute("p", 2)
-    return _over_all(
-        lambda tensor, axes: _root(tf.reduce_sum(_powers(tensor, p), axes, keepdims=True), p), x
-    )
+    return _over_all(lambda tensor, axes: _root(tf.reduce_sum(_powers(tensor, p), axes, keepdims=True), p), x)
 
 
 @operator("MaxUnpool")
@@ -313,7 +311,8 @@ def max_unpool(node: Node, x: Value, indices: Value, wanted: Value | None = None
         raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
     if any(stride < taps for stride, taps in zip(strides, kernel, strict=True)):
         raise Unsupported(
-            "windows that overlap, so that several values may go to one place", "pool with strides of its kernel"
+            "windows that overlap, so that several values may go to one place",
+            "pool with strides of its kernel",
         )
     sizes = [int(size) for size in x.shape if size is not None]
     inferred = sizes[:2] + [

@@ -94,9 +94,7 @@ def quantized(
     return result
 
 
-def dequantized(
-    x: Value, scale: Value, zero_point: Value | None, *, axis: int = 1, block: int = 0
-) -> Value:
+def dequantized(x: Value, scale: Value, zero_point: Value | None, *, axis: int = 1, block: int = 0) -> Value:
     """What `DequantizeLinear` computes; see `quantized` for the arguments."""
     grid = grid_of(scale, zero_point, x.dtype, x, axis, block)
     if x.array is not None and grid is not None:

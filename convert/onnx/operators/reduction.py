@@ -124,9 +124,7 @@ def _of_nothing(empty: float, x: Value, gone: set[int], keepdims: bool) -> Value
     if None not in sizes:
         return Value.constant(np.full(sizes, value, x.dtype))
     known = tf.shape(x.tensor)
-    own = [
-        1 if axis in gone else known[axis] for axis in range(x.rank) if keepdims or axis not in gone
-    ]
+    own = [1 if axis in gone else known[axis] for axis in range(x.rank) if keepdims or axis not in gone]
     return Value.of(tf.fill(tf.stack(own), Value.constant(value, x.dtype).tensor), x.dtype)
 
 
@@ -158,7 +156,9 @@ def _by_input(name: str) -> Callable[..., Value]:
         if axes.shape[0] is None or 0 in x.shape:
             node.known(axes, "axes")
         computed = tf.cast(axes.tensor, tf.int32)
-        tensor = _reduced(name, x.tensor, x.dtype, tf.where(computed < 0, computed + x.rank, computed), keepdims)
+        tensor = _reduced(
+            name, x.tensor, x.dtype, tf.where(computed < 0, computed + x.rank, computed), keepdims
+        )
         if not keepdims:
             tensor.set_shape([None] * (x.rank - int(axes.shape[0] or 0)))
         return Value.of(tensor, x.dtype)

@@ -67,7 +67,9 @@ class _Axis(NamedTuple):
 
     def is_identity(self, size: int) -> bool:
         matrix = self.matrix(size)
-        return bool(self.inside.all()) and matrix.shape == (size, size) and bool((matrix == np.eye(size)).all())
+        return (
+            bool(self.inside.all()) and matrix.shape == (size, size) and bool((matrix == np.eye(size)).all())
+        )
 
     def matrix(self, size: int) -> Array:
         """The same as a product with a matrix; (count, size)."""
@@ -179,9 +181,7 @@ def _unknown_size() -> Unsupported:
     return Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
 
 
-def _planned(
-    manner: _Manner, size: int, count: int, factor: Any, ends: tuple[float, float]
-) -> _Axis:
+def _planned(manner: _Manner, size: int, count: int, factor: Any, ends: tuple[float, float]) -> _Axis:
     places = _coordinates(manner.coordinates, size, count, factor, ends)
     inside = np.ones(count, bool)
     if manner.coordinates == "tf_crop_and_resize":
@@ -289,7 +289,9 @@ def _along(tensor: Any, axis: int, plan: _Axis) -> Any:
         else:
             rows = tf.reshape(tensor, [-1, size, behind])
             matrix = tf.constant(plan.matrix(size))
-            result = tf.matmul(matrix[None] if rows.shape[0] == 1 else tf.tile(matrix[None], [tf.shape(rows)[0], 1, 1]), rows)
+            result = tf.matmul(
+                matrix[None] if rows.shape[0] == 1 else tf.tile(matrix[None], [tf.shape(rows)[0], 1, 1]), rows
+            )
         return tf.reshape(result, [*before, count, *sizes[axis + 1 :]])
     shape = [-1 if each == axis else 1 for each in range(tensor.shape.rank)]
     parts = [
@@ -301,9 +303,7 @@ def _along(tensor: Any, axis: int, plan: _Axis) -> Any:
     return tf.add_n(parts)
 
 
-def _by_builtin(
-    tensor: Any, x: Value, plans: dict[int, _Axis], mode: str
-) -> tuple[Any, dict[int, _Axis]]:
+def _by_builtin(tensor: Any, x: Value, plans: dict[int, _Axis], mode: str) -> tuple[Any, dict[int, _Axis]]:
     """The last two spatial axes resized by a builtin operator if there is one; and the plans that are left."""
     pair = [axis for axis in (x.rank - 2, x.rank - 1) if axis >= 2]
     wanted = [(int(x.shape[axis] or 0), plans.get(axis)) for axis in pair]
@@ -328,7 +328,9 @@ def _by_builtin(
     sizes = tensor.shape.as_list()
     channels = sizes[-1]
     if x.rank != 4:
-        tensor = tf.reshape(tensor, [-1, *([1] if x.rank == 3 else []), *sizes[-1 - len(pair) : -1], channels])
+        tensor = tf.reshape(
+            tensor, [-1, *([1] if x.rank == 3 else []), *sizes[-1 - len(pair) : -1], channels]
+        )
     target = [1, *counts] if x.rank == 3 else counts
     if mode == "nearest":
         tensor = tf.raw_ops.ResizeNearestNeighbor(
