@@ -16,12 +16,52 @@ import numpy as np
 from convert.libraries import load_library
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["FAKE_QUANTIZERS", "Grid", "is_laid"]
+__all__ = ["FAKE_QUANTIZERS", "Grid", "apart", "is_laid", "is_on_grid"]
 
-FAKE_QUANTIZERS = frozenset({"FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVarsPerChannel"})
+_FAKE = "FakeQuantWithMinMaxArgs"
+FAKE_QUANTIZERS = frozenset({_FAKE, "FakeQuantWithMinMaxVarsPerChannel"})
 
-# Operators whose kernels take and give integers of one scale only; the converter refuses to mix scales here.
-_ONE_SCALE = frozenset({"ConcatV2", "Maximum", "Minimum"})
+# Operators of several operands whose kernels know integers of one scale only. Where scales differ, the converter fails,
+# or takes that of one operand for all.
+_CHOOSING = frozenset({"ConcatV2", "Maximum", "Minimum", "PadV2", "SelectV2"})
+
+# Operators whose result lies on the grid of their operand, and the place of that among the inputs.
+_MOVING = {
+    "Split": 1,
+    **dict.fromkeys(
+        (
+            "AvgPool",
+            "BroadcastTo",
+            "DepthToSpace",
+            "ExpandDims",
+            "GatherNd",
+            "GatherV2",
+            "Identity",
+            "MaxPool",
+            "MirrorPad",
+            "Pad",
+            "PadV2",
+            "Reshape",
+            "ResizeBilinear",
+            "ResizeNearestNeighbor",
+            "ReverseV2",
+            "Slice",
+            "SpaceToDepth",
+            "SplitV",
+            "Squeeze",
+            "StridedSlice",
+            "Tile",
+            "Transpose",
+        ),
+        0,
+    ),
+}
+
+# Operators into whose kernels a rectifier goes for nothing.
+_ACTIVATED = frozenset({"AddV2", "BiasAdd", "Conv2D", "DepthwiseConv2dNative", "MatMul", "Mul", "Sub"})
+
+# The converter takes a slope of one out.
+_SLOPE = np.nextafter(np.float32(1), np.float32(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +114,48 @@ class Grid:
     def laid(self, tensor: Any) -> Any:
         """Real numbers moved to the nearest of the grid, which has one scale."""
         tensorflow = load_library("tensorflow")
-        low, high = (float(each) for each in self._ends(narrow=False))
+        ends = tuple(np.float32(each) for each in self._ends(narrow=False))
         if not tensorflow.executing_eagerly():
             made = tensor.op
-            if made.type == "FakeQuantWithMinMaxArgs" and _ends_of(made) == (
-                np.float32(low),
-                np.float32(high),
-            ):
+            if made.type == _FAKE and _ends_of(made) == ends:
                 return tensor
-            if made.type in _ONE_SCALE and is_laid(tensor):
-                tensor = self._parts_laid(made)
-        return tensorflow.quantization.fake_quant_with_min_max_args(tensor, low, high)
+            tensor = self._prepared(tensor)
+        return tensorflow.quantization.fake_quant_with_min_max_args(tensor, float(ends[0]), float(ends[1]))
+
+    def _prepared(self, tensor: Any) -> Any:
+        """The tensor in a form whose rounding to this grid the converter keeps."""
+        tensorflow = load_library("tensorflow")
+        made = tensor.op
+        if made.type in _CHOOSING and any(_source(_together(each)) is not None for each in made.inputs):
+            return self._parts_laid(made)
+        source = _source(tensor)
+        if source is not None:
+            return (
+                tensor
+                if _ends_of(source) == tuple(map(np.float32, self._ends(narrow=False)))
+                else apart(tensor)
+            )
+        low, high = (float(each) for each in self._ends(narrow=False))
+        if low == 0.0 and made.type in _ACTIVATED:
+            # Quantisers drop a rectifier before a grid without negative numbers; a wider one may follow.
+            return tensorflow.nn.relu6(tensor) if abs(high - 6.0) < 1e-3 else tensorflow.nn.relu(tensor)
+        return tensor
+
+    def _parts_laid(self, made: Any) -> Any:
+        # Rounding is monotonic: what is chosen from, or put together, may be rounded before it is.
+        raw = load_library("tensorflow").raw_ops
+        first, second, *others = made.inputs
+        if made.type == "ConcatV2":
+            *parts, axis = made.inputs
+            return raw.ConcatV2(values=[self.laid(_together(part)) for part in parts], axis=axis)
+        if made.type == "SelectV2":
+            chosen = [self.laid(_together(each)) for each in (second, *others)]
+            return raw.SelectV2(condition=first, t=chosen[0], e=chosen[1])
+        if made.type == "PadV2":
+            fill = self.laid(others[0])
+            return raw.PadV2(input=self.laid(_together(first)), paddings=second, constant_values=fill)
+        choose = raw.Maximum if made.type == "Maximum" else raw.Minimum
+        return choose(x=self.laid(_together(first)), y=self.laid(_together(second)))
 
     def laid_by_channel(self, tensor: Any) -> Any:
         """Constant weights whose last axis is that of the channels, as the converter knows them."""
@@ -96,15 +167,6 @@ class Grid:
             tensor, low.astype(np.float32), high.astype(np.float32), narrow_range=narrow
         )
 
-    def _parts_laid(self, made: Any) -> Any:
-        # Rounding to a grid is monotonic: what is chosen from, or put together, may be rounded before it is.
-        tensorflow = load_library("tensorflow")
-        if made.type == "ConcatV2":
-            *parts, axis = made.inputs
-            return tensorflow.concat([self.laid(part) for part in parts], axis)
-        first, second = (self.laid(each) for each in made.inputs)
-        return (tensorflow.maximum if made.type == "Maximum" else tensorflow.minimum)(first, second)
-
     def _ends(self, *, narrow: bool) -> tuple[Array, Array]:
         limits = np.iinfo(self.dtype)
         scale, zero_point = self.scale.astype(np.float64), self.zero_point.astype(np.float64)
@@ -114,6 +176,36 @@ class Grid:
         values = load_library("tensorflow").get_static_value(tensor)
         integers: Array = np.round(values / self.scale) + self._shifted
         return integers
+
+
+def apart(tensor: Any) -> Any:
+    """The same numbers behind an operator that takes integers of one scale and gives those of another, or real ones.
+
+    From one grid to the next, the converter drops one of the two, with the bounds that it has, or spreads a grid over
+    real numbers beside it. A leaky rectifier whose slope is one but for the last place keeps them apart; on integers
+    it costs no more than the operator that only changes scales.
+    """
+    return load_library("tensorflow").nn.leaky_relu(tensor, float(_SLOPE))
+
+
+def _together(tensor: Any) -> Any:
+    made = tensor.op
+    if made.type == "LeakyRelu" and np.float32(made.get_attr("alpha")) == _SLOPE:
+        return made.inputs[0]
+    return tensor
+
+
+def is_on_grid(tensor: Any) -> bool:
+    """Whether a tensor lies on a grid that the converter knows."""
+    return not load_library("tensorflow").executing_eagerly() and _source(tensor) is not None
+
+
+def _source(tensor: Any) -> Any:
+    """The operator that laid a tensor on its grid; None if there is none."""
+    made = tensor.op
+    while made.type in _MOVING:
+        made = made.inputs[_MOVING[made.type]].op
+    return made if made.type == _FAKE else None
 
 
 def _ends_of(made: Any) -> tuple[np.float32, np.float32]:

@@ -18,8 +18,8 @@ from convert.onnx import operators as _  # noqa: F401 - registers them
 from convert.onnx.carriers import carrier, element_type, from_carrier
 from convert.onnx.model_file import dense
 from convert.onnx.node import Body, Node, attributes_of
-from convert.onnx.problems import Problem, Unsupported
-from convert.onnx.quantized import carry_real
+from convert.onnx.problems import Problem, Unsupported, UnsupportedInside
+from convert.onnx.quantized import carry_real, kept_apart
 from convert.onnx.registry import Handler, find, folds
 from convert.onnx.value import Value
 
@@ -124,6 +124,9 @@ class Importer:
         known = len(self.problems)
         try:
             return list(self._computed(node, proto, inputs, scope))
+        except UnsupportedInside as unsupported:
+            self.problems.extend(unsupported.problems)
+            return [None] * len(node.outputs)
         except Unsupported as unsupported:
             reason, fix = unsupported.reason, unsupported.fix
         except Exception as error:
@@ -159,6 +162,7 @@ class Importer:
         tensorflow = load_library("tensorflow")
         # The converter names operators it cannot convert by their scope.
         with tensorflow.name_scope(re.sub(r"[^A-Za-z0-9_.]", "_", node.name).lstrip("_.") or "node"):
+            inputs = list(kept_apart(node, inputs))
             values = _as_values(handler(node, *inputs), node, inputs)
             carry_real(node, inputs, values, lambda reals: _as_values(handler(node, *reals), node, reals))
             return values
@@ -268,8 +272,10 @@ class Importer:
             )
             known = len(self.problems)
             outputs = self._graph(graph, inner)
-            if len(self.problems) > known:
-                raise Unsupported("a node inside it cannot be converted", "see that node")
+            if inside := self.problems[known:]:
+                # Whoever runs the body may have another way to run it; else the problems become known again.
+                del self.problems[known:]
+                raise UnsupportedInside(inside)
             return [value for value in outputs if value is not None]
 
         return run

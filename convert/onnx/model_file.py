@@ -16,6 +16,7 @@ from convert.libraries import load_library
 from convert.onnx.carriers import element_type, is_held
 from convert.onnx.problems import Problem, invalid, refusal
 from convert.onnx.registry import find
+from convert.onnx.zip_maps import without_maps
 from edge_runtime.errors import HybridgeError
 from edge_runtime.files import read_file
 from edge_runtime.tensor_spec import TensorSpec
@@ -75,12 +76,13 @@ def read_model(path: str | PathLike[str]) -> OnnxModel:
 
 
 def prepared(model: Any, name: str, digest: str = "") -> OnnxModel:
-    """Checks a model in memory, with all its weights inside it.
+    """Checks a model in memory, with all its weights inside it; maps of scores become the tensors of these.
 
     Raises:
         HybridgeError: As `read_model`.
     """
     onnx = load_library("onnx")
+    model = without_maps(model)
     _check_versions(model, name)
     _check_known(model, name)
     try:

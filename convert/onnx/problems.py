@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-__all__ = ["Problem", "Unsupported", "invalid", "refusal"]
+__all__ = ["Problem", "Unsupported", "UnsupportedInside", "invalid", "refusal"]
 
 _SHOWN = 12
 
@@ -44,6 +44,18 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.operator} '{self.node}': {self.reason}; {self.fix}"
+
+
+class UnsupportedInside(Unsupported):
+    """Raised while the body of a loop or a branch is imported.
+
+    Args:
+        problems: Those of the nodes inside it.
+    """
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__("a node inside it cannot be converted", "see that node")
+        self.problems = tuple(problems)
 
 
 def refusal(problems: Sequence[Problem], name: str) -> HybridgeError:

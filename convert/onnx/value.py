@@ -148,11 +148,14 @@ class Value:
             symmetric: Whether the operator's kernels know no zero point of weights.
         """
         array, grid = self.array, self.grid
-        if array is None or grid is None or (symmetric and not grid.is_symmetric):
+        kept = grid is not None and (grid.is_symmetric or not (symmetric or grid.axis is not None))
+        if array is None or grid is None or not kept:
             tensor = self.plain.stored_as(order)
             return tensor if sizes is None else load_library("tensorflow").reshape(tensor, sizes)
         array = carry(np.transpose(array, order))
-        constant = load_library("tensorflow").constant(array if sizes is None else array.reshape(sizes))
+        if sizes is not None:
+            array = array.reshape([-1 if size is None else size for size in sizes])
+        constant = load_library("tensorflow").constant(array)
         if grid.axis is None:
             return grid.laid(constant)
         return grid.laid_by_channel(constant) if grid.axis == order[-1] else constant

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convert.libraries import load_library
-from convert.onnx.grid import FAKE_QUANTIZERS
 from convert.quantization.flatbuffer import in_order
 from convert.sources.kept_state import check_stateless, is_marked, refuse_state, remove_marks
 from convert.sources.lost_activation import RECTIFIERS, has_suspects, lift_products, refuse_suspects
@@ -23,6 +22,9 @@ from edge_runtime.tensor_spec import TensorSpec
 __all__ = ["SIGNATURE_KEY", "export_function"]
 
 SIGNATURE_KEY = "serving_default"
+
+# What stands for quantised tensors in a graph of TensorFlow.
+_FAKE_QUANTIZERS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 
 # How the converter names an operator for which it would need TensorFlow's own kernels ("Flex"), or none.
 _NOT_BUILTIN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
@@ -79,7 +81,7 @@ def export_function(
             if is_marked(definition):
                 remove_marks(folder)
             # Without a fake-quantised tensor the converter would quantise weights of its own accord.
-            quantized = quantized and bool(operators & FAKE_QUANTIZERS)
+            quantized = quantized and bool(operators & _FAKE_QUANTIZERS)
             content = _convert_saved_model(tensorflow, folder, single, quantized=quantized)
             if rectifies and has_suspects(content):
                 lift_products(folder)

@@ -138,11 +138,29 @@ def check_parity(
                 f"at most {limit:g} (max_relative_error)",
             )
         if bounds.min_snr_db is not None and _snr_or_worst(compared) < bounds.min_snr_db:
-            raise _failed(
-                what,
-                f"a signal-to-noise ratio of {_snr_or_worst(compared):.1f} dB",
-                f"at least {bounds.min_snr_db:g} dB (min_snr_db)",
-            )
+            agreement = _row_agreement(expected, received)
+            if agreement is None or bounds.min_agreement is None:
+                raise _failed(
+                    what,
+                    f"a signal-to-noise ratio of {_snr_or_worst(compared):.1f} dB",
+                    f"at least {bounds.min_snr_db:g} dB (min_snr_db)",
+                )
+            if agreement < bounds.min_agreement:
+                raise _failed(
+                    what,
+                    f"a signal-to-noise ratio of {_snr_or_worst(compared):.1f} dB, and the same class in "
+                    f"{agreement:.1%} of its rows of probabilities",
+                    f"at least {bounds.min_snr_db:g} dB (min_snr_db), or {bounds.min_agreement:.1%} of the rows",
+                )
+
+
+def _row_agreement(source: Array, converted: Array) -> float | None:
+    """Share of rows with the same largest element, for a sequence of probabilities; None for other outputs."""
+    if source.ndim < 3 or source.dtype.kind != "f" or source.shape[-1] < 2 or (source < 0).any():
+        return None
+    if not np.allclose(source.sum(-1), 1.0, atol=1e-3):
+        return None
+    return float((source.argmax(-1) == converted.argmax(-1)).mean())
 
 
 def _varies(output: Array) -> bool:

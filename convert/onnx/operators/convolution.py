@@ -14,7 +14,7 @@ from convert.onnx.problems import Unsupported
 from convert.onnx.registry import operator
 from convert.onnx.value import Value, channels_last
 
-__all__ = ["convolve"]
+__all__ = ["convolve", "transpose_convolve"]
 
 tf = load_library("tensorflow")
 
@@ -176,7 +176,7 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
         pairs = [(tensor, kernels)]
         if groups > 1:
             pairs = list(zip(tf.split(tensor, groups, -1), tf.split(kernels, groups, -1), strict=True))
-        parts = [_transposed(*pair, sizes, kernel, strides, pads, extra) for pair in pairs]
+        parts = [transpose_convolve(*pair, strides, pads, extra) for pair in pairs]
         result = parts[0] if groups == 1 else tf.concat(parts, -1)
     if bias is not None:
         result = result + bias.plain.tensor
@@ -210,15 +210,17 @@ def _transposed_pads(
     return pads, extra
 
 
-def _transposed(
-    tensor: Any,
-    kernels: Any,
-    sizes: list[int],
-    kernel: list[int],
-    strides: list[int],
-    pads: Pads,
-    extra: list[int],
-) -> Any:
+def transpose_convolve(tensor: Any, kernels: Any, strides: list[int], pads: Pads, extra: list[int]) -> Any:
+    """A transposed convolution of two or three spatial axes.
+
+    Args:
+        tensor: (batch, space..., in), of known sizes.
+        kernels: (kernel..., out, in).
+        strides: How far apart the elements of the input are laid.
+        pads: What is cut from each end of the full result.
+        extra: What is added at its far end.
+    """
+    sizes, kernel = tensor.shape.as_list()[1:-1], kernels.shape.as_list()[:-2]
     full = [(size - 1) * stride + k for size, stride, k in zip(sizes, strides, kernel, strict=True)]
     wanted = [each - low - high + more for each, (low, high), more in zip(full, pads, extra, strict=True)]
     batch, channels = tensor.shape[0], kernels.shape[-2]

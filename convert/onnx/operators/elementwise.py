@@ -13,11 +13,12 @@ from convert.libraries import load_library
 from convert.onnx.affine import Affine, rescaled
 from convert.onnx.carriers import carrier, is_float, wrapped
 from convert.onnx.node import Node
+from convert.onnx.operators import integers
 from convert.onnx.registry import operator
 from convert.onnx.value import Value, aligned
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["broadcast", "erf", "magnitude"]
+__all__ = ["broadcast", "erf", "is_nonzero", "magnitude"]
 
 tf = load_library("tensorflow")
 
@@ -47,7 +48,13 @@ def erf(x: Any) -> Any:
     return tf.sign(x) * (1.0 - series * t * tf.exp(-x * x))
 
 
+def is_nonzero(x: Any) -> Any:
+    """Whether each element is other than zero, or true."""
+    return x if x.dtype == tf.bool else tf.not_equal(x, tf.zeros((), x.dtype))
+
+
 def magnitude(x: Any) -> Any:
+    """The absolute value, also of 64-bit integers, for which a device has none."""
     return tf.maximum(x, -x) if x.dtype == tf.int64 else tf.abs(x)
 
 
@@ -167,7 +174,7 @@ def _old_binary(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
 def _comparison(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
     def handler(_node: Node, a: Value, b: Value) -> Value:
         if a.dtype == np.uint64:  # the carrier's sign bit is the highest of the value
-            a, b = (each.like(tf.bitwise.bitwise_xor(each.flat, np.int64(-(2**63)))) for each in (a, b))
+            a, b = (each.like(each.flat + np.int64(-(2**63))) for each in (a, b))
         return broadcast(function, a, b, dtype=np.bool_)
 
     return handler
@@ -200,6 +207,8 @@ def mod(node: Node, a: Value, b: Value) -> Value:
     """The remainder, with the sign of the divisor, or that of the dividend with `fmod`."""
     if not node.attribute("fmod", 0):
         return broadcast(tf.math.floormod, a, b)
+    if carrier(a.dtype) == "int64":
+        return broadcast(integers.remainder, a, b)
     if not is_float(a.dtype):
         return broadcast(lambda x, y: x - y * tf.truncatediv(x, y), a, b)
     return broadcast(lambda x, y: tf.sign(x) * tf.math.floormod(tf.abs(x), tf.abs(y)), a, b)
@@ -212,6 +221,8 @@ def power(_node: Node, base: Value, exponent: Value) -> Value:
         simple = _POWERS.get(float(exponent.array.reshape(-1)[0]))
         if simple is not None and exponent.rank <= base.rank:
             return base.like(simple(base.flat))
+    if carrier(base.dtype) == "int64" and not is_float(exponent.dtype):
+        return broadcast(lambda x, y: integers.power(x, tf.cast(y, tf.int32)), base, exponent)
     # POW exists for float32 and int32.
     kind = "float32" if is_float(base.dtype) or is_float(exponent.dtype) else "int32"
     made = carrier(base.dtype)

@@ -176,7 +176,7 @@ def _mean_pool(tensor: Any, kernel: list[int], strides: list[int], padding: str)
 
 
 def _mean_of(parts: list[Any]) -> Any:
-    return tf.add_n(parts) * (1.0 / len(parts))
+    return reduce(tf.add, parts) * (1.0 / len(parts))
 
 
 def _maximum_of(parts: list[Any]) -> Any:

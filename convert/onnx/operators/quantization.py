@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from convert.libraries import load_library
-from convert.onnx.carriers import carrier, element_type, is_float
+from convert.onnx.carriers import carrier, element_type
 from convert.onnx.grid import Grid, is_laid
 from convert.onnx.node import Node
 from convert.onnx.problems import Unsupported
 from convert.onnx.registry import operator
-from convert.onnx.value import Value, aligned
+from convert.onnx.value import Value
 
 __all__ = ["centred", "dequantized", "grid_of", "limits_of", "quantized"]
 
@@ -101,12 +101,13 @@ def dequantized(x: Value, scale: Value, zero_point: Value | None, *, axis: int =
         return Value.constant(grid.real(x.array), scale.dtype, grid=grid)
     if grid is not None and x.real is not None and x.grid == grid:
         return Value(x.real.stored, scale.dtype, x.real.order)
-    multiplied = _scaled(centred(x, zero_point, axis=axis, block=block), scale, axis, block)
-    if x.array is not None:
-        return _folded(multiplied, scale.dtype)
+    if x.is_constant and scale.is_constant and (zero_point is None or zero_point.is_constant):
+        with tf.init_scope():
+            return Value.constant(_reals(x, scale, zero_point, axis, block), scale.dtype)
+    reals = _reals(x, scale, zero_point, axis, block)
     if grid is not None and grid.axis is None:
-        return x.like(grid.laid(multiplied), scale.dtype)
-    return x.like(multiplied, scale.dtype)
+        reals = grid.laid(reals)
+    return x.like(reals, scale.dtype)
 
 
 def centred(x: Value, zero_point: Value | None, *, axis: int = 1, block: int = 0) -> Value:
@@ -156,12 +157,8 @@ def _integers(
     return tf.cast(tf.clip_by_value(rounded, float(low), float(high)), carrier(dtype))
 
 
-def _scaled(x: Value, scale: Value, axis: int, block: int) -> Any:
-    return x.flat * _along(scale, x, axis, block)
-
-
-def _folded(tensor: Any, dtype: np.dtype[Any]) -> Value:
-    return Value.constant(np.asarray(tensor), dtype)
+def _reals(x: Value, scale: Value, zero_point: Value | None, axis: int, block: int) -> Any:
+    return centred(x, zero_point, axis=axis, block=block).flat * _along(scale, x, axis, block)
 
 
 def _along(parameter: Value, x: Value, axis: int, block: int) -> Any:

@@ -18,7 +18,7 @@ from convert.onnx.operators.elementwise import magnitude
 from convert.onnx.registry import operator
 from convert.onnx.value import Order, Value, identity
 
-__all__ = ["largest_of", "reduce_over"]
+__all__ = ["largest_of", "reduce_over", "reversed_order"]
 
 tf = load_library("tensorflow")
 
@@ -171,6 +171,15 @@ for _name in _REDUCTIONS:
     operator(_name, since=13 if _name == "ReduceSum" else 18)(_by_input(_name))
 
 
+def reversed_order(tensor: Any) -> Any:
+    """Numbers in the opposite order of size; twice, they are what they were.
+
+    Integers are complemented, since the smallest has no negative. Not as ``-1 - x``: the converter pushes a transposition
+    of x through the subtraction and swaps its operands on the way.
+    """
+    return -tensor if tensor.dtype.is_floating else -tensor - 1
+
+
 def largest_of(x: Value, axis: int, *, smallest: bool = False, last: bool = False) -> Value:
     """Where along an axis the largest elements are, as int64; the axis stays, with size one.
 
@@ -193,7 +202,7 @@ def largest_of(x: Value, axis: int, *, smallest: bool = False, last: bool = Fals
     size = tf.shape(tensor, tf.int64)[stored] if x.shape[axis] is None else x.shape[axis]
     tensor = tf.reverse(tensor, [stored]) if last else tensor
     if tensor.dtype == tf.int64:
-        index = tf.cast(tf.math.top_k(-1 - tensor if smallest else tensor, 1)[1], tf.int64)
+        index = tf.cast(tf.math.top_k(reversed_order(tensor) if smallest else tensor, 1)[1], tf.int64)
     else:
         index = (tf.argmin if smallest else tf.argmax)(tensor, stored, output_type=tf.int64)
         index = tf.expand_dims(index, stored)

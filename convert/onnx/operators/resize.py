@@ -1,14 +1,18 @@
 """Resizing: any mode of any axis, as the two builtin operators of a device where they compute just that.
 
-Each axis is resized on its own: an element of the result is a weighted sum of elements of the input, and both places and weights are
-known at conversion. The device's operators are taken when their places and weights come out as the same numbers; else rows are gathered and summed, or
-multiplied by a matrix where there are many to a sum.
+Each axis is resized on its own: an element of the result is a weighted sum of elements of the input, and both places
+and weights are known at conversion. The device's operators are taken when their places and weights come out as the same
+numbers; else rows are gathered and summed, or multiplied by a matrix where there are many to a sum.
+
+Where ONNX's own texts differ, this follows its formulas and PyTorch: sizes in `align_corners` are those of the result,
+also where a factor would give a fraction of an element.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,7 +185,7 @@ def _unknown_size() -> Unsupported:
     return Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
 
 
-def _planned(manner: _Manner, size: int, count: int, factor: Any, ends: tuple[float, float]) -> _Axis:
+def _planned(manner: _Manner, size: int, count: int, factor: np.float32, ends: tuple[float, float]) -> _Axis:
     places = _coordinates(manner.coordinates, size, count, factor, ends)
     inside = np.ones(count, bool)
     if manner.coordinates == "tf_crop_and_resize":
@@ -209,13 +213,14 @@ def _keys(distances: Array, a: float) -> Array:
     """Keys's cubic kernel (IEEE Transactions on Acoustics, Speech, and Signal Processing 29, 1981)."""
     near = ((a + 2) * distances - (a + 3)) * distances**2 + 1
     far = ((distances - 5) * distances + 8) * distances * a - 4 * a
-    return np.where(distances <= 1, near, np.where(distances < 2, far, 0))
+    weights: Array = np.where(distances <= 1, near, np.where(distances < 2, far, 0))
+    return weights
 
 
-def _coordinates(name: str, size: int, count: int, factor: Any, ends: tuple[float, float]) -> Array:
+def _coordinates(name: str, size: int, count: int, factor: np.float32, ends: tuple[float, float]) -> Array:
     """Where in the input each element of the result lies, in float32 as runtimes compute it; (count,)."""
-    place, half = np.arange(count, dtype=np.float32), np.float32(0.5)
-    last = np.float32(size - 1)
+    place: Array = np.arange(count, dtype=np.float32)
+    half, last = np.float32(0.5), np.float32(size - 1)
     if name == "asymmetric":
         return place / factor
     if name == "align_corners":
@@ -300,7 +305,7 @@ def _along(tensor: Any, axis: int, plan: _Axis) -> Any:
         for term in range(terms)
         if plan.weights[:, term].any()
     ]
-    return tf.add_n(parts)
+    return reduce(tf.add, parts)
 
 
 def _by_builtin(tensor: Any, x: Value, plans: dict[int, _Axis], mode: str) -> tuple[Any, dict[int, _Axis]]:
