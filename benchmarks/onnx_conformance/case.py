@@ -111,10 +111,14 @@ def _to_fix(model: Any, given: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         name
         for name, array in list(given.items())
-        if (name != next(iter(given))
-        and (
-            np.asarray(array).dtype.kind in "iub" or np.asarray(array).size == 1 or name in ("scales", "roi")
-        ))
+        if (
+            name != next(iter(given))
+            and (
+                np.asarray(array).dtype.kind in "iub"
+                or np.asarray(array).size == 1
+                or name in ("scales", "roi")
+            )
+        )
         or len(given) == 1
     )
 

@@ -12,7 +12,64 @@ from edge_runtime.tensor_spec import Array
 
 __all__ = ["lines", "pages", "read"]
 
-_WORDS = ["Exit", "Platform", "12", "Departures", "open", "24h", "Gate", "B7", "Restaurant", "Museum", "closed", "Monday", "Ticket", "3.50", "EUR", "No", "parking", "Room", "418", "Hospital", "Emergency", "Railway", "Station", "Airport", "Terminal", "2", "Taxi", "Bus", "stop", "Sale", "30%", "off", "Fresh", "bread", "Coffee", "&", "Tea", "Pharmacy", "Push", "Pull", "Danger", "High", "voltage", "Keep", "left", "Speed", "limit", "80", "km/h", "Warning", "Wet", "floor", "Information", "Toilets", "Lift", "Stairs"]
+_WORDS = [
+    "Exit",
+    "Platform",
+    "12",
+    "Departures",
+    "open",
+    "24h",
+    "Gate",
+    "B7",
+    "Restaurant",
+    "Museum",
+    "closed",
+    "Monday",
+    "Ticket",
+    "3.50",
+    "EUR",
+    "No",
+    "parking",
+    "Room",
+    "418",
+    "Hospital",
+    "Emergency",
+    "Railway",
+    "Station",
+    "Airport",
+    "Terminal",
+    "2",
+    "Taxi",
+    "Bus",
+    "stop",
+    "Sale",
+    "30%",
+    "off",
+    "Fresh",
+    "bread",
+    "Coffee",
+    "&",
+    "Tea",
+    "Pharmacy",
+    "Push",
+    "Pull",
+    "Danger",
+    "High",
+    "voltage",
+    "Keep",
+    "left",
+    "Speed",
+    "limit",
+    "80",
+    "km/h",
+    "Warning",
+    "Wet",
+    "floor",
+    "Information",
+    "Toilets",
+    "Lift",
+    "Stairs",
+]
 
 
 def lines(count: int, *, size: tuple[int, int] = (48, 320), seed: int = 0) -> tuple[Array, list[str]]:
@@ -78,7 +135,7 @@ def _fonts() -> list[ImageFont.FreeTypeFont]:
 def _line(
     random: np.random.Generator, font: ImageFont.FreeTypeFont, text: str, size: tuple[int, int]
 ) -> Image.Image:
-    """Dark on light or light on dark, a little turned, blurred and noisy; as wide as the text, and at most that size."""
+    """Dark on light or light on dark, a little turned, blurred, noisy; as wide as its text, at most of that size."""
     left, top, right, bottom = font.getbbox(text)
     height, width = size
     drawn_width, drawn_height = int(right - left) + 12, int(bottom - top) + 12

@@ -108,7 +108,9 @@ class _Builder:
         else:
             raise Unsupported(f"a tree with the condition {mode}", "train the model with plain comparisons")
 
-    def _member(self, place: int, feature: int, values: Sequence[Any], yes: int, no: int, missing: int) -> None:
+    def _member(
+        self, place: int, feature: int, values: Sequence[Any], yes: int, no: int, missing: int
+    ) -> None:
         members = sorted(set(values))
         for index, member in enumerate(members):
             following = no if index == len(members) - 1 else self.reserve()

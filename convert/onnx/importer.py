@@ -18,6 +18,7 @@ from convert.onnx import operators as _  # noqa: F401 - registers them
 from convert.onnx.carriers import carrier, element_type, from_carrier
 from convert.onnx.model_file import dense
 from convert.onnx.node import Body, Node, attributes_of
+from convert.onnx.partial_shapes import propagated
 from convert.onnx.problems import Problem, Unsupported, UnsupportedInside
 from convert.onnx.quantized import carry_real, kept_apart
 from convert.onnx.registry import Handler, find, folds
@@ -159,6 +160,9 @@ class Importer:
             if folded is not None:
                 carry_real(node, inputs, folded, lambda reals: _as_values(handler(node, *reals), node, reals))
                 return folded
+        known = propagated(node, inputs)
+        if known is not None:
+            return [known]
         tensorflow = load_library("tensorflow")
         # The converter names operators it cannot convert by their scope.
         with tensorflow.name_scope(re.sub(r"[^A-Za-z0-9_.]", "_", node.name).lstrip("_.") or "node"):

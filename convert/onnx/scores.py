@@ -48,7 +48,9 @@ def transformed_pair(score: Any, how: str, *, probability: bool) -> Any:
     return transformed(mirrored(score, probability=False), how)
 
 
-def labels_of(attributes: Mapping[str, Any], index: Any, *, names: tuple[str, ...] = ("int64s", "ints")) -> Value | None:
+def labels_of(
+    attributes: Mapping[str, Any], index: Any, *, names: tuple[str, ...] = ("int64s", "ints")
+) -> Value | None:
     """The labels at indices of classes, shape (samples,); None for labels that are text.
 
     Args:
@@ -57,7 +59,9 @@ def labels_of(attributes: Mapping[str, Any], index: Any, *, names: tuple[str, ..
         names: How the attribute that has them may end.
     """
     tensorflow = load_library("tensorflow")
-    labels = next((attributes[f"classlabels_{name}"] for name in names if f"classlabels_{name}" in attributes), [])
+    labels = next(
+        (attributes[f"classlabels_{name}"] for name in names if f"classlabels_{name}" in attributes), []
+    )
     if not len(labels):
         if attributes.get("classlabels_strings"):
             return None
@@ -72,7 +76,9 @@ def _softmax_zero(scores: Any) -> Any:
     tensorflow = load_library("tensorflow")
     largest = tensorflow.reduce_max(scores, -1, keepdims=True)
     counted = tensorflow.abs(scores) > 1e-7
-    exponentials = tensorflow.where(counted, tensorflow.exp(scores - largest), scores * tensorflow.exp(-largest))
+    exponentials = tensorflow.where(
+        counted, tensorflow.exp(scores - largest), scores * tensorflow.exp(-largest)
+    )
     total = tensorflow.reduce_sum(tensorflow.where(counted, exponentials, 0.0), -1, keepdims=True)
     return tensorflow.where(tensorflow.equal(total, 0.0), exponentials, exponentials / total)
 

@@ -47,6 +47,7 @@ class Value:
         grid: For a constant of real numbers that came quantised, where its values lie, so that the device holds them
             as integers; for quantised values, what their integers stand for.
         real: The numbers that quantised values stand for; see `convert.onnx.quantized`.
+        elements: Of integers that are partly known, numbers and scalar tensors; see `convert.onnx.partial_shapes`.
         affine: What it is a scale and shift of, for a convolution to take instead; see `convert.onnx.affine`.
     """
 
@@ -57,6 +58,7 @@ class Value:
     grid: Grid | None = None
     real: Value | None = None
     affine: Affine | None = None
+    elements: Array | None = None
     _transposed: dict[tuple[Any, Order], Any] = field(default_factory=dict, repr=False)
 
     @classmethod

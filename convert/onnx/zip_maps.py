@@ -17,7 +17,9 @@ __all__ = ["without_maps"]
 def without_maps(model: Any) -> Any:
     """A copy of the model whose maps are tensors; the model itself where it has none."""
     maps = {
-        node.output[0]: node for node in model.graph.node if (node.domain, node.op_type) == ("ai.onnx.ml", "ZipMap")
+        node.output[0]: node
+        for node in model.graph.node
+        if (node.domain, node.op_type) == ("ai.onnx.ml", "ZipMap")
     }
     if not maps:
         return model

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from convert.libraries import load_library
@@ -48,7 +46,11 @@ def _parsed(equation: str, ranks: list[int]) -> tuple[list[list[str]], list[str]
     left, arrow, right = equation.replace(" ", "").partition("->")
     texts = left.split(",")
     spread = max(
-        (rank - len(text.replace("...", "")) for text, rank in zip(texts, ranks, strict=True) if "..." in text),
+        (
+            rank - len(text.replace("...", ""))
+            for text, rank in zip(texts, ranks, strict=True)
+            if "..." in text
+        ),
         default=0,
     )
 
@@ -138,7 +140,7 @@ def _spread(value: Value, term: list[str], every: list[str]) -> Value:
 
 @operator("Det")
 def determinant(_node: Node, x: Value) -> Value:
-    """The determinants of square matrices, by elimination with pivots (Golub and Van Loan, Matrix Computations, 3.4)."""
+    """The determinants of square matrices, by elimination with pivots (Golub, Van Loan: Matrix Computations, 3.4)."""
     *batch, size, _ = known_sizes(x)
     if size > _COLUMNS:
         raise Unsupported(f"the determinant of {size} columns", f"use matrices of at most {_COLUMNS}")
@@ -153,10 +155,12 @@ def determinant(_node: Node, x: Value) -> Value:
         # The first row takes the place of the one with the pivot, which changes the sign unless it is that one.
         result = result * tf.where(tf.equal(place, 0), pivot, -pivot)
         below = tf.where(chosen[:, 1:, tf.newaxis] > 0, matrix[:, :1], matrix[:, 1:])
-        factors = below[:, :, :1] / tf.where(tf.equal(pivot, 0), tf.ones_like(pivot), pivot)[:, tf.newaxis, tf.newaxis]
+        factors = (
+            below[:, :, :1]
+            / tf.where(tf.equal(pivot, 0), tf.ones_like(pivot), pivot)[:, tf.newaxis, tf.newaxis]
+        )
         matrix = below[:, :, 1:] - factors * row[:, tf.newaxis, 1:]
-    if size == 1:
-        last = matrix[:, 0, 0]
-    else:
-        last = matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
+    last = matrix[:, 0, 0]
+    if size > 1:
+        last = last * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
     return Value.of(wrapped(tf.reshape(result * last, batch), x.dtype), x.dtype)

@@ -105,7 +105,9 @@ def _right_long(x: Any, by: Any, bits: int) -> Any:
     low, high = words[..., 0], words[..., 1]
     short, beyond = tf.minimum(by, 31), tf.clip_by_value(by - 32, 0, 31)
     moved = tf.bitwise.right_shift(high, short)
-    power = tf.gather(tf.constant([1 << place for place in range(33)], tf.int64), tf.stack([short, 32 - short]))
+    power = tf.gather(
+        tf.constant([1 << place for place in range(33)], tf.int64), tf.stack([short, 32 - short])
+    )
     # What leaves the high word comes into the low one.
     crossing = tf.cast(high, tf.int64) - tf.cast(moved, tf.int64) * power[0]
     low = tf.bitwise.right_shift(tf.bitcast(low, tf.uint32), tf.bitcast(short, tf.uint32))
@@ -135,7 +137,8 @@ def bit_cast(node: Node, x: Value) -> Value:
     for each in (dtype, x.dtype):
         if each.name not in _WITH_BITS:
             raise Unsupported(
-                f"the bits of values of type {each.name}, which are computed in another", "use a type of 32 bits"
+                f"the bits of values of type {each.name}, which are computed in another",
+                "use a type of 32 bits",
             )
     tensor = x.flat if x.dtype == np.uint64 else tf.cast(x.flat, x.dtype.name)
     bits = "int64" if dtype == np.uint64 else dtype.name
@@ -145,4 +148,6 @@ def bit_cast(node: Node, x: Value) -> Value:
 
 
 # Types that a device computes with, or casts to and from without a loss.
-_WITH_BITS = frozenset("int8 uint8 int16 uint16 float16 int32 uint32 float32 int64 uint64".split())
+_WITH_BITS = frozenset(
+    ("int8", "uint8", "int16", "uint16", "float16", "int32", "uint32", "float32", "int64", "uint64")
+)

@@ -70,12 +70,16 @@ def _shown(value: Value) -> str:
 
 @operator("Loop", folds=False)
 def loop(node: Node, trips: Value | None, condition: Value | None, *initial: Value) -> list[Value]:
-    """A body that is run a number of times, or for as long as a condition holds."""
+    """A body that is run a number of times, or for as long as a condition holds.
+
+    What the body says of going on counts even where the node is given no condition, as onnxruntime and ONNX's reference
+    do it and its text does not.
+    """
     body, count = node.bodies["body"], len(initial)
 
     def step(index: Value, go: Value, states: Sequence[Value]) -> tuple[Value, list[Value], list[Value]]:
         goes_on, *results = body([index, go, *states])
-        return Value.constant(True) if condition is None else goes_on, results[:count], results[count:]
+        return goes_on, results[:count], results[count:]
 
     go = Value.constant(True) if condition is None else condition
     return _Loop(step, initial, go, trips).run()
@@ -112,7 +116,7 @@ def scan(node: Node, *values: Value) -> list[Value]:
     axes = node.attribute("scan_input_axes", [0] * taken)
     reverse = node.attribute("scan_input_directions", [0] * taken)
     sequences = [
-        _Sequence(value, axis % value.rank, bool(flag))
+        _Sequence(_led_by(value, axis % value.rank), axis % value.rank, bool(flag))
         for value, axis, flag in zip(values[given:], axes, reverse, strict=True)
     ]
     size: Any = next((each.size for each in sequences if each.size is not None), None)
@@ -167,6 +171,11 @@ class _Sequence:
         others = tuple(each for each in self.value.order if each != self.axis)
         rows = self.value.stored_as((self.axis, *others))
         return Value.of(rows[at], self.value.dtype, _without(others, self.axis))
+
+
+def _led_by(value: Value, axis: int) -> Value:
+    """The value with an axis stored first: moved once here, and not at each turn."""
+    return value.reordered((axis, *(each for each in value.order if each != axis)))
 
 
 def _without(order: Sequence[int], axis: int) -> Order:
@@ -317,6 +326,11 @@ class _Loop:
         states = [value.stored_as(kind.order) for value, kind in zip(self.initial, kinds, strict=True)]
         go = tf.reshape(self.go.tensor, [])
         limit = self._limit(go, ends)
+        if limit is None and not ends:
+            raise Unsupported(
+                "nothing that its body computes ends it",
+                "give it a number of turns, or a condition that changes",
+            )
         bounded = limit is not None and (not ends or (isinstance(limit, int) and limit <= _ROOM))
         rooms = [_Room.of(kind, limit if bounded else None, [*states, *captured]) for kind in rows]
         begun = [tensor for room in rooms for tensor in room.begun]
@@ -353,7 +367,7 @@ class _Loop:
         for room in rooms:
             own = results[used : used + len(room.begun)]
             used += len(room.begun)
-            tensor = room.result(own, None if not ends and isinstance(limit, int) else turns)
+            tensor = room.result(own, turns, whole=not ends and isinstance(limit, int))
             outputs.append(Value.of(tensor, room.kind.dtype, _below(room.kind.order)))
         return outputs
 
@@ -409,10 +423,10 @@ class _Room:
             return [tf.concat([tensors[0], tf.reshape(row, [-1])], 0), tf.shape(row)]
         return [tf.concat([tensors[0], row[None]], 0)]
 
-    def result(self, tensors: Sequence[Any], turns: Any) -> Any:
-        """All rows; `turns` is their number, None for all that there is room for."""
+    def result(self, tensors: Sequence[Any], turns: Any, *, whole: bool) -> Any:
+        """The rows of so many turns, for which all the room was used if it is the `whole`."""
         if self.fixed:
-            return tensors[0] if turns is None else tensors[0][:turns]
+            return tensors[0] if whole else tensors[0][:turns]
         if len(self.begun) == 2:
             sizes = tf.concat([tf.reshape(turns, [1]), tensors[1]], 0)
             return tf.reshape(tensors[0][1:], sizes)

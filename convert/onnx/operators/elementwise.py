@@ -89,10 +89,13 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Sinh": lambda x: 0.5 * (tf.exp(x) - tf.exp(-x)),
     "Sqrt": tf.sqrt,
     "Tan": lambda x: tf.sin(x) / tf.cos(x),
+    "Tanh": tf.tanh,
 }
 
 
 def _divided(a: Any, b: Any) -> Any:
+    if a.dtype == tf.int64:
+        return integers.divided(a, b)
     if not a.dtype.is_floating:
         return tf.truncatediv(a, b)
     divisor = tf.get_static_value(b)
@@ -186,14 +189,14 @@ def _variadic(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
 
 for _name, _function in _UNARY.items():
     operator(_name)(_unary(_function))
-for _name, _function in _BINARY.items():
-    operator(_name)(_old_binary(_function))
-    operator(_name, since=7)(_binary(_function))
-for _name, _function in _COMPARISONS.items():
-    operator(_name)(_old_binary(_function))
-    operator(_name, since=7)(_comparison(_function))
-for _name, _function in _VARIADIC.items():
-    operator(_name)(_variadic(_function))
+for _name, _pair in _BINARY.items():
+    operator(_name)(_old_binary(_pair))
+    operator(_name, since=7)(_binary(_pair))
+for _name, _pair in _COMPARISONS.items():
+    operator(_name)(_old_binary(_pair))
+    operator(_name, since=7)(_comparison(_pair))
+for _name, _pair in _VARIADIC.items():
+    operator(_name)(_variadic(_pair))
 
 
 @operator("Mean")
@@ -276,7 +279,8 @@ def clip_by_attributes(node: Node, x: Value) -> Value:
         Value.constant(node.attribute(name), x.dtype) if name in node.attributes else None
         for name in ("min", "max")
     ]
-    return clip(node, x, *bounds)
+    result: Value = clip(node, x, *bounds)
+    return result
 
 
 @operator("Clip", since=11)

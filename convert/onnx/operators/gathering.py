@@ -73,9 +73,7 @@ def gather_nd(node: Node, x: Value, indices: Value) -> Value:
         raise Unsupported("the size of its indices is not known", "fix it with --input NAME:SHAPE")
     indexed = x.shape[batch : batch + count]
     sizes = shape_tensor(x)[batch : batch + count] if None in indexed else list(indexed)
-    return Value.of(
-        tf.gather_nd(x.tensor, from_the_end(indices, sizes), batch_dims=batch), x.dtype
-    )
+    return Value.of(tf.gather_nd(x.tensor, from_the_end(indices, sizes), batch_dims=batch), x.dtype)
 
 
 @operator("Compress")
@@ -103,7 +101,11 @@ def non_zero(_node: Node, x: Value) -> Value:
 def one_hot(node: Node, indices: Value, depth: Value, values: Value) -> Value:
     """A new axis that is on where its index is, and off elsewhere; indices out of range are on nowhere."""
     axis = node.attribute("axis", -1) % (indices.rank + 1)
-    count = int(depth.array.item()) if depth.array is not None else tf.cast(tf.reshape(depth.tensor, []), tf.int32)
+    count = (
+        int(depth.array.item())
+        if depth.array is not None
+        else tf.cast(tf.reshape(depth.tensor, []), tf.int32)
+    )
     off, on = (
         (Value.constant(each).tensor for each in values.array)
         if values.array is not None

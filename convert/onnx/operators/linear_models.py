@@ -137,7 +137,9 @@ def _kernels(node: Node, x: Any, vectors: Array) -> Any:
         return tf.tanh(shifted)
     if kind == "POLY":
         return _power(shifted, int(degree))
-    raise Unsupported(f"the kernel {kind}", "train the model with a linear, polynomial, rbf or sigmoid kernel")
+    raise Unsupported(
+        f"the kernel {kind}", "train the model with a linear, polynomial, rbf or sigmoid kernel"
+    )
 
 
 def _power(x: Any, exponent: int) -> Any:

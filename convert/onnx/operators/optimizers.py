@@ -56,9 +56,7 @@ def _adagrad(node: Node, rate: Any, count: Any, x: Any, gradient: Any, squares: 
 
 
 @_optimizer("Adam", 2)
-def _adam(
-    node: Node, rate: Any, count: Any, x: Any, gradient: Any, mean: Any, squares: Any
-) -> Sequence[Any]:
+def _adam(node: Node, rate: Any, count: Any, x: Any, gradient: Any, mean: Any, squares: Any) -> Sequence[Any]:
     """Adaptive moments (Kingma and Ba 2014)."""
     alpha, beta = node.attribute("alpha", 0.9), node.attribute("beta", 0.999)
     gradient = _regularised(node, x, gradient)

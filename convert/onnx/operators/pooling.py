@@ -195,9 +195,31 @@ def _returned(result: Any, x: Value) -> Value:
     return Value.of(result, x.dtype, channels_last(x.rank))
 
 
+def _unsized(node: Node, x: Value, pool: _Pool, fill: float) -> Value:
+    """A pool over two axes of which a size is not known: everything but that is."""
+    kernel, dilations = node.attribute("kernel_shape"), node.attribute("dilations", [1])
+    strides = node.attribute("strides") or [1] * len(kernel)
+    automatic = node.attribute("auto_pad", "NOTSET")
+    if (
+        len(kernel) != 2
+        or max(dilations) > 1
+        or node.attribute("ceil_mode", 0)
+        or automatic.startswith("SAME")
+    ):
+        raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
+    pads = pads_of(node, x.shape[2:], kernel, strides, [1, 1])
+    tensor = _real(x)
+    if any(map(any, pads)):
+        widths = [(0, 0), *pads, (0, 0)]
+        tensor = tf.pad(tensor, widths, constant_values=tf.constant(fill, tensor.dtype))
+    return _returned(pool(tensor, kernel, strides, "VALID"), x)
+
+
 @operator("MaxPool")
 def max_pool(node: Node, x: Value) -> Value | list[Value]:
     """The largest element of each window, and where it is."""
+    if None in x.shape[2:] and len(node.outputs) == 1:
+        return _unsized(node, x, _maximum_pool, -np.inf)
     windows = _windows(node, x)
     if len(node.outputs) > 1 and node.outputs[1]:
         return _with_indices(x, windows, by_columns=bool(node.attribute("storage_order", 0)))
@@ -239,6 +261,12 @@ def _with_indices(x: Value, windows: list[_Window], *, by_columns: bool) -> list
 @operator("AveragePool")
 def average_pool(node: Node, x: Value) -> Value:
     """The mean of each window, of its elements with the padding or without."""
+    if None in x.shape[2:]:
+        result = _unsized(node, x, _mean_pool, 0.0)
+        if node.attribute("count_include_pad", 0) or not any(node.attribute("pads", [0])):
+            return result
+        ones = x.like(tf.ones_like(x.flat))
+        return result.like(result.flat / _unsized(node, ones, _mean_pool, 0.0).flat)
     windows = _windows(node, x)
     tensor = _real(x)
     if node.attribute("count_include_pad", 0):

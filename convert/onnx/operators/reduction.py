@@ -16,7 +16,7 @@ from convert.onnx.carriers import carrier, is_float, wrapped
 from convert.onnx.node import Node
 from convert.onnx.operators.elementwise import magnitude
 from convert.onnx.registry import operator
-from convert.onnx.value import Order, Value, identity
+from convert.onnx.value import Order, Value
 
 __all__ = ["largest_of", "reduce_over", "reversed_order"]
 
@@ -174,8 +174,8 @@ for _name in _REDUCTIONS:
 def reversed_order(tensor: Any) -> Any:
     """Numbers in the opposite order of size; twice, they are what they were.
 
-    Integers are complemented, since the smallest has no negative. Not as ``-1 - x``: the converter pushes a transposition
-    of x through the subtraction and swaps its operands on the way.
+    Integers are complemented, since the smallest has no negative; not as ``-1 - x``, in which the converter swaps the
+    operands if x is transposed.
     """
     return -tensor if tensor.dtype.is_floating else -tensor - 1
 
@@ -199,7 +199,7 @@ def largest_of(x: Value, axis: int, *, smallest: bool = False, last: bool = Fals
     elif tensor.dtype == tf.bool:
         tensor = tf.cast(tensor, tf.int32)
     stored = order.index(axis)
-    size = tf.shape(tensor, tf.int64)[stored] if x.shape[axis] is None else x.shape[axis]
+    size: Any = tf.shape(tensor, tf.int64)[stored] if x.shape[axis] is None else x.shape[axis]
     tensor = tf.reverse(tensor, [stored]) if last else tensor
     if tensor.dtype == tf.int64:
         index = tf.cast(tf.math.top_k(reversed_order(tensor) if smallest else tensor, 1)[1], tf.int64)

@@ -191,7 +191,7 @@ def _planned(manner: _Manner, size: int, count: int, factor: np.float32, ends: t
     if manner.coordinates == "tf_crop_and_resize":
         inside = (places >= 0) & (places <= size - 1)
     if manner.mode == "nearest":
-        index = _rounded(places, manner.nearest, shrinks=factor < 1)
+        index = _rounded(places, manner.nearest, shrinks=bool(factor < 1))
         return _Axis(
             np.clip(index, 0, size - 1).astype(np.int64)[:, None], np.ones((count, 1), np.float32), inside
         )

@@ -64,7 +64,9 @@ def _combined(tensor: Any, rows: Any, updates: Any, reduction: str) -> Any:
     if reduction == "mul" or tensor.dtype != tf.float32:
         return segments[reduction](every, named, count)
     # A device begins at the largest finite number, and would lose infinities; as integers none is lost.
-    return tf.bitcast(_ordered(segments[reduction](_ordered(tf.bitcast(every, tf.int32)), named, count)), tf.float32)
+    return tf.bitcast(
+        _ordered(segments[reduction](_ordered(tf.bitcast(every, tf.int32)), named, count)), tf.float32
+    )
 
 
 def _ordered(bits: Any) -> Any:
@@ -191,5 +193,9 @@ def tensor_scatter(node: Node, cache: Value, update: Value, write_indices: Value
     shape = [sizes[0] if each == 0 else length if each == axis else 1 for each in range(cache.rank)]
     choose: Callable[..., Any] = tf.where
     return broadcast(
-        choose, Value.of(tf.reshape(taken, shape), np.bool_), Value.of(new, cache.dtype), cache, dtype=cache.dtype
+        choose,
+        Value.of(tf.reshape(taken, shape), np.bool_),
+        Value.of(new, cache.dtype),
+        cache,
+        dtype=cache.dtype,
     )

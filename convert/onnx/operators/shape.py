@@ -9,6 +9,7 @@ import numpy as np
 
 from convert.libraries import load_library
 from convert.onnx.node import Node
+from convert.onnx.partial_shapes import array_of, elements_of, from_elements
 from convert.onnx.registry import operator
 from convert.onnx.value import Order, Value, identity
 
@@ -32,7 +33,9 @@ def shape(node: Node, x: Value) -> Value:
     part = slice(node.attribute("start", 0), node.attribute("end"))
     if None not in x.shape[part]:
         return Value.constant(np.array(x.shape[part], np.int64))
-    return Value.of(tf.cast(shape_tensor(x)[part], tf.int64), np.int64)
+    stored = tf.shape(x.flat, tf.int64)
+    sizes = [stored[x.stored_axis(axis)] if size is None else size for axis, size in enumerate(x.shape)]
+    return from_elements(array_of(sizes[part]))
 
 
 @operator("Size")
@@ -53,6 +56,9 @@ def reshape_by_attribute(node: Node, x: Value) -> Value:
 def reshape(node: Node, x: Value, wanted: Value) -> Value:
     """The same elements in another shape, in which -1 is what remains and 0 an axis's own size."""
     keeps_zero = bool(node.attribute("allowzero", 0))
+    elements = elements_of(wanted)
+    if elements is not None:
+        return reshaped(x, _chosen(x, list(elements.reshape(-1)), keeps_zero=keeps_zero))
     if wanted.array is None:
         sizes = tf.cast(wanted.tensor, tf.int32)
         if not keeps_zero:
@@ -62,42 +68,59 @@ def reshape(node: Node, x: Value, wanted: Value) -> Value:
                 own = own[:count] if x.rank >= count else tf.pad(own, [(0, count - x.rank)])
                 sizes = tf.where(sizes == 0, own, sizes)
         return Value.of(tf.reshape(x.tensor, sizes), x.dtype)
-    sizes = wanted.ints()
+    return reshaped(x, wanted.ints())
+
+
+def _chosen(x: Value, sizes: list[Any], *, keeps_zero: bool) -> list[Any]:
+    """Sizes of a reshape with zeros resolved; a single one that is computed is what remains."""
     if not keeps_zero:
-        sizes = [x.shape[axis] if each == 0 else each for axis, each in enumerate(sizes)]  # type: ignore[misc]
-    return reshaped(x, sizes)
+        sizes = [
+            x.shape[axis] if isinstance(each, int) and each == 0 else each for axis, each in enumerate(sizes)
+        ]
+    computed = [axis for axis, each in enumerate(sizes) if each is None or not isinstance(each, int)]
+    if len(computed) == 1 and -1 not in [each for each in sizes if isinstance(each, int)]:
+        sizes[computed[0]] = -1
+    own = None
+    for axis in computed:
+        if sizes[axis] is None:
+            own = tf.shape(x.tensor) if own is None else own
+            sizes[axis] = own[axis]
+    return sizes
 
 
-def reshaped(x: Value, sizes: Sequence[int | None]) -> Value:
+# Stand for sizes that are not known, so that axes that keep theirs are found.
+_UNKNOWN = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081)
+
+
+def reshaped(x: Value, sizes: Sequence[Any]) -> Value:
     """A value in another shape; axes that stay together keep the order in which they are stored.
 
     Args:
         x: The value.
-        sizes: The new ones; one may be -1, and one may be None, which is an axis's own unknown size.
+        sizes: The new ones; one may be -1, and others scalar tensors.
     """
-    unknown = sum(size is None for size in (*x.shape, *sizes))
-    if x.array is not None and not unknown:
-        return Value.constant(x.array.reshape([size for size in sizes if size is not None]))
-    if unknown:
-        return _reshaped_unknown(x, sizes)
-    known = [int(size) for size in x.shape if size is not None]
-    wanted = [int(size) for size in sizes if size is not None]
-    if -1 in wanted:
-        rest = int(np.prod([size for size in wanted if size != -1]))
-        wanted[wanted.index(-1)] = int(np.prod(known)) // rest if rest else 0
-    if x.order == identity(x.rank) or 0 in known or np.prod(known) != np.prod(wanted):
+    numbers = all(isinstance(size, int) for size in sizes)
+    if x.array is not None and numbers:
+        return Value.constant(x.array.reshape(tuple(sizes)))
+    if not numbers:
+        wanted = tf.stack([tf.cast(size, tf.int32) for size in sizes])
         return Value.of(tf.reshape(x.tensor, wanted), x.dtype)
-    before, after = _regrouped(x.order, known, wanted)
-    tensor = tf.reshape(x.stored_as(before), [wanted[axis] for axis in after])
+    unknown = iter(_UNKNOWN)
+    known = [next(unknown) if size is None else int(size) for size in x.shape]
+    filled = [int(size) for size in sizes]
+    total = int(np.prod(known, dtype=object))
+    if -1 in filled:
+        rest = int(np.prod([size for size in filled if size != -1], dtype=object))
+        filled[filled.index(-1)] = total // rest if rest else 0
+    plain = x.order == identity(x.rank) or 0 in known
+    if plain or total != int(np.prod(filled, dtype=object)):
+        given = filled if None not in x.shape else list(sizes)
+        return Value.of(tf.reshape(x.tensor, given), x.dtype)
+    before, after = _regrouped(x.order, known, filled)
+    tensor = tf.reshape(
+        x.stored_as(before), [int(sizes[axis]) if None in x.shape else filled[axis] for axis in after]
+    )
     return Value.of(tensor, x.dtype, after)
-
-
-def _reshaped_unknown(x: Value, sizes: Sequence[int | None]) -> Value:
-    if sum(size in (None, -1) for size in sizes) <= 1:
-        return Value.of(tf.reshape(x.tensor, [-1 if size is None else size for size in sizes]), x.dtype)
-    own = tf.shape(x.tensor)
-    wanted = [own[axis] if size is None else size for axis, size in enumerate(sizes)]
-    return Value.of(tf.reshape(x.tensor, tf.stack(wanted)), x.dtype)
 
 
 def _regrouped(order: Order, old: list[int], new: list[int]) -> tuple[Order, Order]:

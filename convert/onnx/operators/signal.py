@@ -74,10 +74,11 @@ def _builtin(signal: Any, size: int, onesided: bool) -> Any:
 
 
 def _matrix(size: int, given: int, parts: int, *, inverse: bool, onesided: bool) -> Array:
-    """What a signal is multiplied with; (given x parts, frequencies x 2), or (given x parts, size) for a real result."""
+    """The factors of a signal, (given x parts, frequencies x 2), or (given x parts, size) for a real result."""
     if given * parts * size * 2 > _MATRIX_ELEMENTS:
         raise Unsupported(
-            f"a Fourier transform of length {size:,}", "use a power of two, or transform before or after the model"
+            f"a Fourier transform of length {size:,}",
+            "use a power of two, or transform before or after the model",
         )
     real = inverse and onesided
     outputs = size // 2 + 1 if onesided and not inverse else size

@@ -96,7 +96,8 @@ def _distinct_rows(rows: Any, ascending: bool) -> tuple[Any, Any, Any]:
     count, width = rows.shape.as_list()
     if count * count * width > _COMPARED_ELEMENTS:
         raise Unsupported(
-            f"the distinct ones of {count:,} slices of {width:,} elements", "leave that to what runs after the model"
+            f"the distinct ones of {count:,} slices of {width:,} elements",
+            "leave that to what runs after the model",
         )
     rows = tf.cast(rows, tf.int32) if rows.dtype == tf.bool else rows
     left, right = rows[:, tf.newaxis], rows[tf.newaxis]
