@@ -52,6 +52,9 @@ _source_options = _grouped(
         "--custom", multiple=True, metavar="MODULE", help="Module that registers custom Keras classes."
     ),
     click.option(
+        "--constant", multiple=True, metavar="NAME=VALUE", help="Input of an ONNX model that never changes."
+    ),
+    click.option(
         "--channels-last", is_flag=True, help="Take and give images channels-last, for an ONNX model."
     ),
     click.option(
@@ -154,6 +157,7 @@ class _Flags:
     batch_size: int
     signature: str | None
     custom: tuple[str, ...]
+    constant: tuple[str, ...]
     channels_last: bool
     preprocessing: str | None
     labels: str | None
@@ -387,7 +391,15 @@ def _workbench_options(flags: _Flags) -> dict[str, Any]:
         "signature": flags.signature,
         "custom": flags.custom,
         "channels_last": flags.channels_last,
+        "constants": dict(map(_constant, flags.constant)),
     }
+
+
+def _constant(text: str) -> tuple[str, str]:
+    name, separator, value = text.rpartition("=")
+    if not (name and separator and value):
+        raise usage_error(f"--constant takes NAME=VALUE, such as sr=16000; received '{text}'")
+    return name, value
 
 
 def _opened(flags: _Flags, options: dict[str, Any], progress: Progress) -> Workbench:

@@ -108,6 +108,7 @@ def convert(
     signature: str | None = None,
     custom: tuple[str, ...] = (),
     channels_last: bool = False,
+    constants: Mapping[str, Any] | None = None,
     bounds: ParityBounds | None = None,
     budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
@@ -135,6 +136,7 @@ def convert(
         signature: Which signature of a SavedModel or `.tflite`.
         custom: Modules that register the classes a Keras file names.
         channels_last: Whether an ONNX model shall take and give images channels-last.
+        constants: Values of inputs of an ONNX model that never change, which the converted model does not take.
         bounds: How far from the source the outputs may be, in place of the recipe's own bounds; without any limit in
             it, outputs need not depend on the inputs either. After training the reference is the trained model.
         budget: What the conversion may cost.
@@ -167,6 +169,7 @@ def convert(
         signature=signature,
         custom=custom,
         channels_last=channels_last,
+        constants=constants,
         progress=progress,
     )
     limits = budget or Budget()

@@ -222,6 +222,7 @@ def open_workbench(
     signature: str | None = None,
     custom: tuple[str, ...] = (),
     channels_last: bool = False,
+    constants: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Workbench:
     """Opens a source and its data; see `convert.convert` for the arguments.
@@ -231,7 +232,9 @@ def open_workbench(
     """
     report = progress or (lambda _: None)
     report("loading the source model")
-    opened = open_source(source, signature=signature, custom=custom, channels_last=channels_last)
+    opened = open_source(
+        source, signature=signature, custom=custom, channels_last=channels_last, constants=constants
+    )
     inputs = pinned(opened.inputs, batch_size, opened.name, shapes)
     batch = batch_of(inputs)
     fixed = None if batch is None else int(batch)

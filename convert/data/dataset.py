@@ -45,7 +45,7 @@ class Dataset:
         """
         if size is None:
             for index in range(len(self)):
-                yield {name: array[index] for name, array in self.inputs.items()}
+                yield {name: array[index, ...] for name, array in self.inputs.items()}
             return
         whole = len(self) - len(self) % size
         for start in range(0, whole, size):

@@ -199,7 +199,8 @@ class Importer:
                 clean.CopyFrom(each)
                 clean.input[:] = ["" if name in left_out else name for name in each.input]
             self._node(clean, inner)
-        return [inner.values[name] for name in function.output]
+        # A body that ONNX writes for one node leaves out what the node does not return.
+        return [inner.values.get(name) for name in function.output]
 
     def _function(self, node: Node, proto: Any, inputs: list[Value | None]) -> tuple[Any, dict[str, Any]]:
         onnx = load_library("onnx")
@@ -234,7 +235,7 @@ class Importer:
             versions = schema.context_dependent_function_opset_versions
             version = max((each for each in versions if each <= node.version), default=max(versions))
             body = schema.get_context_dependent_function_with_opset_version(
-                version, proto.SerializeToString(), types
+                version, _resolved(proto, node.attributes).SerializeToString(), types
             )
         elif schema.has_function:
             versions = schema.function_opset_versions
@@ -288,6 +289,22 @@ class Importer:
 def _problem(node: Node, reason: str, fix: str) -> Problem:
     operator = f"{node.domain}.{node.operator}" if node.domain else node.operator
     return Problem(operator, node.name, reason, fix)
+
+
+def _resolved(proto: Any, attributes: Mapping[str, Any]) -> Any:
+    """A node whose references to attributes of the function around it are replaced by what they stand for."""
+    if not any(each.ref_attr_name for each in proto.attribute):
+        return proto
+    resolved = type(proto)()
+    resolved.CopyFrom(proto)
+    del resolved.attribute[:]
+    for each in proto.attribute:
+        if not each.ref_attr_name:
+            resolved.attribute.append(each)
+        elif each.name in attributes:
+            make = load_library("onnx").helper.make_attribute
+            resolved.attribute.append(make(each.name, attributes[each.name]))
+    return resolved
 
 
 def _domain(domain: str) -> str:

@@ -40,12 +40,10 @@ def mirrored(score: Any, *, probability: bool) -> Any:
 
 
 def transformed_pair(score: Any, how: str, *, probability: bool) -> Any:
-    """What becomes of a single score of two classes."""
-    if how == "PROBIT":
-        return _probit(score)
-    if probability:
-        return mirrored(score, probability=True)
-    return transformed(mirrored(score, probability=False), how)
+    """What becomes of a single score of two classes; nothing but LOGISTIC changes it further."""
+    if how == "LOGISTIC":
+        return transformed(mirrored(score, probability=False), how)
+    return mirrored(score, probability=probability)
 
 
 def labels_of(

@@ -29,12 +29,13 @@ def predict_in_batches(
         call_for: What runs one batch, given how many there are. Every batch has the same size.
 
     Returns:
-        For each output an array of shape (samples, ...).
+        For each output an array of shape (samples, ...); one whose first dimension is not the batch, such as time, gets
+        an axis of runs in front.
     """
     samples = len(next(iter(inputs.values())))
     if batch_size is None:
         call = call_for(samples)
-        runs = [call({name: array[index] for name, array in inputs.items()}) for index in range(samples)]
+        runs = [call({name: array[index, ...] for name, array in inputs.items()}) for index in range(samples)]
         return {name: np.stack([np.asarray(run[name]) for run in runs]) for name in runs[0]}
     rows = batch_size if isinstance(batch_size, int) else min(_ROWS_AT_ONCE, samples)
     starts = range(0, samples, rows)
@@ -45,4 +46,10 @@ def predict_in_batches(
         index = np.minimum(np.arange(start, start + rows), samples - 1)
         outputs = call({name: array[index] for name, array in inputs.items()})
         parts.append({name: np.asarray(output) for name, output in outputs.items()})
-    return {name: np.concatenate([part[name] for part in parts])[:samples] for name in parts[0]}
+    return {name: _joined([part[name] for part in parts], rows)[:samples] for name in parts[0]}
+
+
+def _joined(parts: list[Array], rows: int) -> Array:
+    if all(part.shape[:1] == (rows,) for part in parts):
+        return np.concatenate(parts)
+    return np.stack(parts)

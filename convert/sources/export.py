@@ -14,8 +14,10 @@ from typing import Any
 
 from convert.libraries import load_library
 from convert.quantization.flatbuffer import in_order
+from convert.quantization.packing import pack, unpack
 from convert.sources.kept_state import check_stateless, is_marked, refuse_state, remove_marks
 from convert.sources.lost_activation import RECTIFIERS, has_suspects, lift_products, refuse_suspects
+from convert.sources.swapped_operands import keep_operands, may_swap
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
@@ -25,6 +27,8 @@ SIGNATURE_KEY = "serving_default"
 
 # What stands for quantised tensors in a graph of TensorFlow.
 _FAKE_QUANTIZERS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 # How the converter names an operator for which it would need TensorFlow's own kernels ("Flex"), or none.
 _NOT_BUILTIN = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
@@ -55,16 +59,20 @@ def export_function(
             activation the converter would lose; `source-invalid` for a model that changes its variables as it runs.
     """
     tensorflow = load_library("tensorflow")
+    given = {**_plain(tuple(spec.name for spec in inputs), "input"), **_plain(output_names, "output")}
     signature = [
         tensorflow.TensorSpec(
-            [size if isinstance(size, int) else None for size in spec.shape], spec.dtype, name=spec.name
+            [size if isinstance(size, int) else None for size in spec.shape],
+            spec.dtype,
+            name=given[spec.name],
         )
         for spec in inputs
     ]
 
     @tensorflow.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def serve(*tensors: Any) -> dict[str, Any]:
-        return call({spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)})
+        outputs = call({spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)})
+        return {given[key]: tensor for key, tensor in outputs.items()}
 
     single = all(spec.shape[:1] in ((), (1,)) for spec in inputs)
     try:
@@ -80,6 +88,8 @@ def export_function(
             tensorflow.saved_model.save(module, folder, signatures={SIGNATURE_KEY: serve})
             if is_marked(definition):
                 remove_marks(folder)
+            if may_swap(operators):
+                keep_operands(folder)
             # Without a fake-quantised tensor the converter would quantise weights of its own accord.
             quantized = quantized and bool(operators & _FAKE_QUANTIZERS)
             content = _convert_saved_model(tensorflow, folder, single, quantized=quantized)
@@ -94,7 +104,27 @@ def export_function(
     refuse_state(content, name)
     if rectifies:
         refuse_suspects(content, name)
+    content = _renamed(content, given)
     return in_order(content, tuple(spec.name for spec in inputs), output_names)
+
+
+def _plain(names: tuple[str, ...], kind: str) -> dict[str, str]:
+    """Names that TensorFlow takes for signatures as they are; those that it would change get one for their place."""
+    if all(_IDENTIFIER.fullmatch(name) for name in names):
+        return {name: name for name in names}
+    return {name: f"{kind}_{index}" for index, name in enumerate(names)}
+
+
+def _renamed(content: bytes, given: Mapping[str, str]) -> bytes:
+    """The file with the model's own names in its signature."""
+    own = {plain: name for name, plain in given.items() if plain != name}
+    if not own:
+        return content
+    model = unpack(content)
+    for signature in model.signatureDefs:
+        for tensor in (*signature.inputs, *signature.outputs):
+            tensor.name = own.get(tensor.name.decode(), tensor.name.decode()).encode()
+    return pack(model)
 
 
 def _operators(definition: Any) -> frozenset[str]:

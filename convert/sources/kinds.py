@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,7 +15,12 @@ __all__ = ["open_source"]
 
 
 def open_source(
-    source: Any, *, signature: str | None = None, custom: Sequence[str] = (), channels_last: bool = False
+    source: Any,
+    *,
+    signature: str | None = None,
+    custom: Sequence[str] = (),
+    channels_last: bool = False,
+    constants: Mapping[str, Any] | None = None,
 ) -> Source:
     """Opens a trained model.
 
@@ -25,6 +30,7 @@ def open_source(
         signature: Which signature of a SavedModel or `.tflite`; without it, the only one or ``serving_default``.
         custom: Modules to import first, whose classes and functions a Keras model names.
         channels_last: Whether an ONNX model shall take and give images channels-last, as others do anyway.
+        constants: Values of inputs of an ONNX model that never change.
 
     Raises:
         HybridgeError: `file-not-found`, `source-invalid`, `extra-missing`; `usage` for a flag that does not go with
@@ -32,7 +38,7 @@ def open_source(
     """
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
-        return _kind(path)(path, _Options(signature, tuple(custom), channels_last))
+        return _kind(path)(path, _Options(signature, tuple(custom), channels_last, constants or {}))
     if callable(getattr(source, "export", None)) and isinstance(getattr(source, "digest", None), str):
         opened: Source = source
         return opened
@@ -51,6 +57,7 @@ class _Options:
     signature: str | None
     custom: tuple[str, ...]
     channels_last: bool
+    constants: Mapping[str, Any]
 
 
 _Opener = Callable[[Path, _Options], Source]
@@ -60,7 +67,7 @@ def _open_keras(path: Path, options: _Options) -> Source:
     from convert.sources.keras_source import KerasSource
 
     _refuse_signature(options.signature, f"'{path.name}'")
-    _refuse_channels_last(options.channels_last, f"'{path.name}'")
+    _refuse_onnx_flags(options, f"'{path.name}'")
     return KerasSource.from_file(path, custom=options.custom)
 
 
@@ -68,7 +75,7 @@ def _open_saved_model(path: Path, options: _Options) -> Source:
     from convert.sources.saved_model_source import SavedModelSource
 
     _refuse_custom(options.custom, f"'{path.name}'")
-    _refuse_channels_last(options.channels_last, f"'{path.name}'")
+    _refuse_onnx_flags(options, f"'{path.name}'")
     return SavedModelSource(path, signature=options.signature)
 
 
@@ -76,7 +83,7 @@ def _open_tflite(path: Path, options: _Options) -> Source:
     from convert.sources.tflite_source import TFLiteSource
 
     _refuse_custom(options.custom, f"'{path.name}'")
-    _refuse_channels_last(options.channels_last, f"'{path.name}'")
+    _refuse_onnx_flags(options, f"'{path.name}'")
     return TFLiteSource(path, signature=options.signature)
 
 
@@ -85,7 +92,7 @@ def _open_onnx(path: Path, options: _Options) -> Source:
 
     _refuse_signature(options.signature, f"'{path.name}'")
     _refuse_custom(options.custom, f"'{path.name}'")
-    return OnnxSource(path, channels_last=options.channels_last)
+    return OnnxSource(path, channels_last=options.channels_last, constants=options.constants)
 
 
 # Each kind of source, by the ending of its file's name; a folder is a SavedModel.
@@ -138,15 +145,16 @@ def _refuse_custom(custom: tuple[str, ...], received: str) -> None:
         )
 
 
-def _refuse_channels_last(channels_last: bool, received: str) -> None:
-    if channels_last:
-        raise HybridgeError(
-            ErrorCode.USAGE,
-            "channels-last inputs and outputs",
-            received=received,
-            expected="an ONNX model: others are converted in the order of axes that they have",
-            fix="leave --channels-last out",
-        )
+def _refuse_onnx_flags(options: _Options, received: str) -> None:
+    for given, flag in ((options.channels_last, "--channels-last"), (options.constants, "--constant")):
+        if given:
+            raise HybridgeError(
+                ErrorCode.USAGE,
+                f"flag {flag}",
+                received=received,
+                expected="an ONNX model: others are converted with the inputs that they have",
+                fix=f"leave {flag} out",
+            )
 
 
 def _unknown(received: str) -> HybridgeError:

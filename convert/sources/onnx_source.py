@@ -31,6 +31,8 @@ class OnnxSource:
         path: The file; weights outside it are looked for beside it.
         channels_last: Whether images go into and come out of the converted model as (batch, height, width, channels)
             in place of ONNX's (batch, channels, height, width).
+        constants: Values of inputs that never change, which the converted model does not take; numbers, or text such as
+            ``16000`` or ``0,1,0``.
 
     Attributes:
         metadata: What the file says of itself, such as a recogniser's characters.
@@ -44,18 +46,25 @@ class OnnxSource:
     saved_at = None
     architecture = None
 
-    def __init__(self, path: str | PathLike[str], *, channels_last: bool = False):
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        channels_last: bool = False,
+        constants: Mapping[str, str | Array] | None = None,
+    ):
         from convert.onnx import read_model
 
         self._model = read_model(path)
+        self._constants = fixed_inputs(self._model.inputs, constants or {}, self._model.name)
         self._channels_last = channels_last
         self.name = self._model.name
         self.digest = self._model.digest
         self.metadata: Mapping[str, str] = self._model.metadata
         self.weight_bytes = self._model.weight_bytes
-        self.inputs, self.outputs = (
-            tuple(self._seen(spec) for spec in specs) for specs in _batched(self._model)
-        )
+        inputs, outputs = _batched(self._model)
+        self.inputs = tuple(self._seen(spec) for spec in inputs if spec.name not in self._constants)
+        self.outputs = tuple(map(self._seen, outputs))
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the file in onnxruntime on arrays of shape (samples, ...), one sample at a time where it may.
@@ -73,7 +82,7 @@ class OnnxSource:
         """
         from convert.onnx import OnnxFunction
 
-        function = OnnxFunction(self._model, channels_last=self._channels_last)
+        function = OnnxFunction(self._model, constants=self._constants, channels_last=self._channels_last)
         names = tuple(spec.name for spec in self.outputs)
         return export_function(function, inputs, names, self.name, quantized=function.is_quantized)
 
@@ -96,20 +105,54 @@ class OnnxSource:
 
     def _call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if not self._channels_last:
-            return self._session(inputs)
+            return self._session({**self._constants, **inputs})
         first = {
             name: np.moveaxis(array, -1, 1) if _is_spatial(array.shape) else array
             for name, array in inputs.items()
         }
         return {
             name: np.moveaxis(array, 1, -1) if _is_spatial(array.shape) else array
-            for name, array in self._session(first).items()
+            for name, array in self._session({**self._constants, **first}).items()
         }
 
     def _seen(self, spec: TensorSpec) -> TensorSpec:
         if not self._channels_last or not _is_spatial(spec.shape):
             return spec
         return replace(spec, shape=(spec.shape[0], *spec.shape[2:], spec.shape[1]))
+
+
+def fixed_inputs(
+    inputs: tuple[TensorSpec, ...], constants: Mapping[str, str | Array], name: str
+) -> dict[str, Array]:
+    """Values of inputs in the shapes and types that the model wants.
+
+    Raises:
+        HybridgeError: `usage` for an input that the model has not, or a value that does not fit it.
+    """
+    specs = {spec.name: spec for spec in inputs}
+    fixed = {}
+    for key, value in constants.items():
+        spec = specs.get(key)
+        try:
+            if spec is None:
+                raise ValueError
+            numbers = [float(each) for each in value.split(",")] if isinstance(value, str) else value
+            array = np.asarray(numbers).astype(spec.dtype)
+            if len(spec.shape) == 0 and array.size == 1:
+                array = array.reshape(())
+            if not spec.admits(array.shape):
+                raise ValueError
+        except ValueError as error:
+            raise HybridgeError(
+                ErrorCode.USAGE,
+                f"constant for source model '{name}'",
+                received=f"{key}={value}",
+                expected="a value for one of its inputs: "
+                + ", ".join(f"{each.name} ({each.dtype} of shape {each.shape})" for each in inputs),
+                fix="give numbers with commas between them, such as --constant sr=16000",
+            ) from error
+        fixed[key] = array
+    return fixed
 
 
 def _is_spatial(shape: tuple[int | str, ...]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from convert.libraries import load_library
 from convert.onnx.forest import Forest, forest_of_nodes, forest_of_tables
 from convert.onnx.node import Node
+from convert.onnx.problems import Unsupported
 from convert.onnx.registry import operator
 from convert.onnx.scores import labels_of, transformed, transformed_pair
 from convert.onnx.value import Value
@@ -31,7 +32,8 @@ def tree_ensemble_regressor(node: Node, x: Value) -> Value:
     targets = int(node.attribute("n_targets", 1))
     forest = forest_of_nodes(node.attributes, "target", targets)
     result = _aggregated(forest, _leaves(forest, x), node.attribute("aggregate_function", "SUM"))
-    result = result + _base(node, targets) if _has_base(node) else result
+    bases = _base_values(node)
+    result = result + bases if bases.size else result
     return Value.of(transformed(result, node.attribute("post_transform", "NONE")), np.float32)
 
 
@@ -53,32 +55,39 @@ def tree_ensemble_classifier(node: Node, x: Value) -> list[Value | None]:
     how = node.attribute("post_transform", "NONE")
     forest = forest_of_nodes(node.attributes, "class", max(count, max(node.attributes["class_ids"]) + 1))
     sums = _aggregated(forest, _leaves(forest, x), "SUM")
-    if count > 2:
-        sums = sums + _base(node, count) if _has_base(node) else sums
-        label = labels_of(node.attributes, tf.argmax(sums, -1, output_type=tf.int32))
-        return [label, Value.of(transformed(sums, how), np.float32)]
-    label, scores = _binary(node, forest, sums, how)
-    return [labels_of(node.attributes, label), Value.of(scores, np.float32)]
-
-
-def _binary(node: Node, forest: Forest, sums: Any, how: str) -> tuple[Any, Any]:
-    """Index of the label and scores where there are two classes, of which the trees may know one only."""
     bases = _base_values(node)
-    weights = node.attribute("class_weights_as_tensor", node.attribute("class_weights", []))
-    single = len(set(node.attributes["class_ids"])) == 1
-    positive = bool((np.asarray(weights) >= 0).all())
-    if not single:
-        sums = sums + np.resize(bases, 2).astype(np.float32) if bases.size == 2 else sums
-        if bases.size == 1:
-            sums = sums + np.array([bases[0], 0.0], np.float32)
-        return tf.cast(sums[:, 1] > 0.0, tf.int32), transformed(sums, how)
-    only = int(node.attributes["class_ids"][0])
-    score = sums[:, only : only + 1]
+    if count <= 2 and len(set(node.attributes["class_ids"])) == 1:
+        label, scores = _binary(node, sums, bases, how)
+        return [labels_of(node.attributes, label), Value.of(scores, np.float32)]
+    if bases.size not in (0, count):
+        raise Unsupported(
+            f"{bases.size} base values for {count} classes", "export it with one for each, or none"
+        )
+    ranked = sums
     if bases.size:
-        score = score + np.float32(bases[-1])
+        ranked = sums = sums + bases
+    elif not forest.touched.any(0).all():
+        # A class that no tree knows is never chosen.
+        ranked = tf.where(forest.touched.any(0), sums, -np.inf)
+    label = labels_of(node.attributes, tf.argmax(ranked, -1, output_type=tf.int32))
+    return [label, Value.of(transformed(sums, how), np.float32)]
+
+
+def _binary(node: Node, sums: Any, bases: Any, how: str) -> tuple[Any, Any]:
+    """Index of the label and scores of two classes where the trees know only one of them, as onnxruntime has it."""
+    only = int(node.attributes["class_ids"][0])
+    if bases.size > (only == 0) or how == "PROBIT":
+        raise Unsupported(
+            "trees of one of two classes with scores on which the specification is silent",
+            "export it with at most one base value, for the first class, and without PROBIT",
+        )
+    weights = np.asarray(node.attribute("class_weights_as_tensor", node.attribute("class_weights", [])))
+    score = sums[:, only : only + 1]
+    score = score + bases if bases.size else score
+    positive = bool((weights >= 0).all())
     label = tf.cast(score[:, 0] > (0.5 if positive else 0.0), tf.int32)
-    if bases.size == 2:
-        return label, transformed(tf.concat([-score, score], 1), how)
+    if only == 1:
+        return label, transformed(tf.concat([tf.zeros_like(score), score], 1), how)
     return label, transformed_pair(score, how, probability=positive)
 
 
@@ -157,12 +166,5 @@ def _targets(forest: Forest) -> Any:
 
 
 def _base_values(node: Node) -> Any:
-    return np.asarray(node.attribute("base_values_as_tensor", node.attribute("base_values", []))).reshape(-1)
-
-
-def _has_base(node: Node) -> bool:
-    return bool(_base_values(node).size)
-
-
-def _base(node: Node, count: int) -> Any:
-    return np.broadcast_to(_base_values(node).astype(np.float32), (count,))
+    values = node.attribute("base_values_as_tensor", node.attribute("base_values", []))
+    return np.asarray(values, np.float32).reshape(-1)
