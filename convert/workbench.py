@@ -239,6 +239,7 @@ def open_workbench(
     batch = batch_of(inputs)
     fixed = None if batch is None else int(batch)
     _check_preprocessing(preprocessing, tuple(spec.name for spec in inputs), fixed)
+    labels = labels or getattr(opened, "labels", ())
     if any(given is not None for given in (representative, evaluation, training)):
         report("reading data")
 

@@ -82,12 +82,17 @@ def _bundle_text(data: dict[str, Any]) -> str:
         "",
         _tensors(manifest["signature"]),
     ]
+    if layout := manifest["signature"].get("layout"):
+        lines.append(f"\nimages are {layout}")
     for raw in manifest.get("preprocessing", ()):
         steps = " -> ".join(_step(step) for step in raw["steps"])
         lines.append(f"\n'{raw['name']}' is taken as {_type(raw['takes'])}, then {steps or 'as it is'}")
     if labels := manifest.get("labels"):
         shown = ", ".join(labels[:12])
         lines.append(f"\nlabels: {shown}{f' ... ({len(labels)} in all)' if len(labels) > 12 else ''}")
+    if metadata := manifest.get("metadata"):
+        shown = ", ".join(f"{key} ({len(text):,} characters)" for key, text in metadata.items())
+        lines.append(f"\nmetadata of the source: {shown}")
     if confidence := manifest.get("confidence"):
         lines.append("\n" + _confidence(confidence))
     lines += ["", *_metrics(manifest.get("metrics", {}))]

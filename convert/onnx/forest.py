@@ -102,6 +102,8 @@ class _Builder:
             self.nodes[place] = (feature, less, no, yes, missing)
         elif mode in ("BRANCH_EQ", "BRANCH_NEQ"):
             equal, other = (yes, no) if mode == "BRANCH_EQ" else (no, yes)
+            # Not a number is unequal to anything, as onnxruntime compares; the specification does not say.
+            missing = other if mode == "BRANCH_NEQ" else missing
             second = self.reserve()
             self.nodes[place] = (feature, at_most, second, other, missing)
             self.nodes[second] = (feature, less, other, equal, missing)

@@ -106,7 +106,7 @@ def prepared(model: Any, name: str, digest: str = "") -> OnnxModel:
         inputs=tuple(_spec(each, "Input", name) for each in inputs),
         outputs=tuple(_spec(each, "Output", name) for each in inferred.graph.output),
         metadata={each.key: each.value for each in model.metadata_props},
-        weight_bytes=sum(_bytes(each) for each in inferred.graph.initializer),
+        weight_bytes=sum(map(_bytes, _weights(model))),
     )
 
 
@@ -259,6 +259,16 @@ def _spec(value: Any, what: str, name: str) -> TensorSpec:
 
 def _no_such(what: str, name: str, reason: str) -> Problem:
     return Problem(what, name, reason, "leave that part to what runs before or after the model")
+
+
+def _weights(model: Any) -> Iterator[Any]:
+    """Tensors of the file: initializers of all graphs, and constants with an axis, in which some exporters put weights."""
+    yield from model.graph.initializer
+    for node in _all_nodes(model):
+        for attribute in node.attribute:
+            yield from attribute.g.initializer
+            if node.op_type == "Constant" and attribute.name == "value" and attribute.t.dims:
+                yield attribute.t
 
 
 def _bytes(tensor: Any) -> int:

@@ -95,6 +95,14 @@ class OnnxSource:
         raise no_architecture(self.name)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, where the file's metadata holds one for each column of a classifier's only output."""
+        if len(self.outputs) != 1 or len(self.outputs[0].shape) != 2:
+            return ()
+        names = tuple(self.metadata.get("character", "").split("\n"))
+        return names if len(names) == self.outputs[0].shape[1] else ()
+
+    @property
     def layout(self) -> str:
         """The order of axes of its inputs and outputs, as the manifest says it."""
         return "channels-last" if self._channels_last else "channels-first"

@@ -122,7 +122,7 @@ def label_encoder(node: Node, x: Value) -> Value:
     tensor = x.flat
     wanted = carry(keys.astype(x.dtype))
     equal = tf.equal(tensor[..., None], tf.constant(wanted))
-    if keys.dtype.kind == "f" and np.isnan(keys).any():
+    if node.version >= 4 and keys.dtype.kind == "f" and np.isnan(keys).any():
         equal = tf.logical_or(equal, tf.logical_and(tf.not_equal(tensor, tensor)[..., None], np.isnan(keys)))
     # Zero is nowhere; the places of keys count from one.
     place = tf.reduce_max(tf.where(equal, np.arange(1, len(keys) + 1, dtype=np.int32), 0), -1)

@@ -10,7 +10,7 @@ from convert.libraries import load_library
 from convert.onnx.node import Node
 from convert.onnx.problems import Unsupported
 from convert.onnx.registry import operator
-from convert.onnx.scores import labels_of, mirrored, transformed, transformed_pair
+from convert.onnx.scores import labels_of, transformed, transformed_pair
 from convert.onnx.value import Value
 from edge_runtime.tensor_spec import Array
 
@@ -27,8 +27,11 @@ _MOST_DIFFERENCES = 1 << 16
 @operator("LinearRegressor", domain=_ML)
 def linear_regressor(node: Node, x: Value) -> Value:
     """``x @ coefficients + intercepts``, shape (samples, targets)."""
-    result = _linear(node, x, int(node.attribute("targets", 1)))
-    return Value.of(transformed(result, node.attribute("post_transform", "NONE")), np.float32)
+    targets = int(node.attribute("targets", 1))
+    how = node.attribute("post_transform", "NONE")
+    if targets == 1 and how not in ("NONE", "PROBIT"):
+        raise Unsupported(f"{how} of a single target, which runtimes leave out", "export it without post_transform")
+    return Value.of(transformed(_linear(node, x, targets), how), np.float32)
 
 
 @operator("LinearClassifier", domain=_ML)
@@ -43,7 +46,10 @@ def linear_classifier(node: Node, x: Value) -> list[Value | None]:
         return [labels_of(node.attributes, index), Value.of(transformed(scores, how), np.float32)]
     index = tf.cast(scores[:, 0] > 0.0, tf.int32)
     if len(labels) == 2:
-        scores = transformed(mirrored(scores, probability=False), how)
+        if how == "PROBIT":
+            raise Unsupported("PROBIT of a single score", "export it with a score for each class")
+        # Not a probability, but what onnxruntime takes it for.
+        scores = transformed_pair(scores, how, probability=True)
         return [labels_of(node.attributes, index), Value.of(scores, np.float32)]
     label = Value.of(tf.cast(index, tf.int64), np.int64)
     return [label, Value.of(transformed(scores, how), np.float32)]
@@ -97,11 +103,13 @@ def svm_classifier(node: Node, x: Value) -> list[Value | None]:
     chosen = scores if votes is None else votes
     index = tf.argmax(chosen, -1, output_type=tf.int32)
     if rho.size == 1 and classes <= 2:
-        index = _binary_label(node, chosen, index, classes, has_probabilities)
+        index = _binary_label(node, chosen, index, classes, is_vote=bool(sizes) and not has_probabilities)
     result = scores
     if scores.shape[-1] > 1:
         result = transformed(scores, how)
     elif classes == 2:
+        if how.startswith("SOFTMAX"):
+            raise Unsupported(f"{how} of a single score", "export it without post_transform")
         result = transformed_pair(scores, how, probability=False)
     elif how == "PROBIT":
         result = transformed(scores, how)
@@ -109,13 +117,15 @@ def svm_classifier(node: Node, x: Value) -> list[Value | None]:
     return [label, Value.of(result, np.float32)]
 
 
-def _binary_label(node: Node, chosen: Any, index: Any, classes: int, has_probabilities: bool) -> Any:
+def _binary_label(node: Node, chosen: Any, index: Any, classes: int, *, is_vote: bool) -> Any:
     """Index of the label where there is one boundary only."""
     largest = tf.reduce_max(chosen, -1)
     if classes < 2:
         return tf.cast(largest > 0.0, tf.int32)
-    if has_probabilities or min(node.attribute("coefficients")) < 0:
+    if min(node.attribute("coefficients")) < 0:
         return index
+    if is_vote:
+        raise Unsupported("two classes without a negative coefficient", "train it again: such a model has no boundary")
     return tf.where(largest >= 0.5, 1, index)
 
 
