@@ -75,16 +75,26 @@ def attention(
         result = tf.where(none_left, tf.zeros_like(result), result)
     y = Value.of(result, q.dtype)
     if flat:
-        y = reshaped(y.transposed([0, 2, 1, 3]), [q.shape[0], queries, count * int(v.shape[3] or 0)])
+        y = _with_last(y.transposed([0, 2, 1, 3]), [count * int(v.shape[3] or 0)])
     shown = (scores, capped, biased, shares)[node.attribute("qk_matmul_output_mode", 0)]
     return [y, k, v, Value.of(shown, q.dtype)][: max(len(node.outputs), 1)]
 
 
 def _heads(x: Value, count: int) -> Value:
-    batch, length, size = x.shape
+    size = x.shape[2]
     if size is None:
         raise Unsupported("the size of its heads is not known", "fix it with --input NAME:SHAPE")
-    return reshaped(x, [batch, length, count, size // count]).transposed([0, 2, 1, 3])
+    return _with_last(x, [count, size // count]).transposed([0, 2, 1, 3])
+
+
+def _with_last(x: Value, last: list[int]) -> Value:
+    """The first two axes as they are, and the others in another shape."""
+    first: list[Any] = list(x.shape[:2])
+    if first.count(None) == 1:
+        first[first.index(None)] = -1
+    elif None in first:
+        first = [shape_tensor(x)[axis] for axis in range(2)]
+    return reshaped(x, [*first, *last])
 
 
 def _appended(past: Value | None, x: Value) -> Value:

@@ -106,13 +106,9 @@ def one_hot(node: Node, indices: Value, depth: Value, values: Value) -> Value:
         if depth.array is not None
         else tf.cast(tf.reshape(depth.tensor, []), tf.int32)
     )
-    off, on = (
-        (Value.constant(each).tensor for each in values.array)
-        if values.array is not None
-        else tf.unstack(values.tensor)
-        if values.dtype.kind != "b"
-        else (values.tensor[0], values.tensor[1])
-    )
+    # Not by `unstack`, of which a device has no form for int64.
+    pair = values.tensor
+    off, on = pair[0], pair[1]
     result = tf.one_hot(
         from_the_end(indices, count), count, on_value=on, off_value=off, axis=axis, dtype=on.dtype
     )

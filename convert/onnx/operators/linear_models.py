@@ -30,7 +30,9 @@ def linear_regressor(node: Node, x: Value) -> Value:
     targets = int(node.attribute("targets", 1))
     how = node.attribute("post_transform", "NONE")
     if targets == 1 and how not in ("NONE", "PROBIT"):
-        raise Unsupported(f"{how} of a single target, which runtimes leave out", "export it without post_transform")
+        raise Unsupported(
+            f"{how} of a single target, which runtimes leave out", "export it without post_transform"
+        )
     return Value.of(transformed(_linear(node, x, targets), how), np.float32)
 
 
@@ -103,7 +105,7 @@ def svm_classifier(node: Node, x: Value) -> list[Value | None]:
     chosen = scores if votes is None else votes
     index = tf.argmax(chosen, -1, output_type=tf.int32)
     if rho.size == 1 and classes <= 2:
-        index = _binary_label(node, chosen, index, classes, is_vote=bool(sizes) and not has_probabilities)
+        index = _binary_label(node, chosen, index, classes, has_votes=votes is not None)
     result = scores
     if scores.shape[-1] > 1:
         result = transformed(scores, how)
@@ -117,15 +119,17 @@ def svm_classifier(node: Node, x: Value) -> list[Value | None]:
     return [label, Value.of(result, np.float32)]
 
 
-def _binary_label(node: Node, chosen: Any, index: Any, classes: int, *, is_vote: bool) -> Any:
+def _binary_label(node: Node, chosen: Any, index: Any, classes: int, *, has_votes: bool) -> Any:
     """Index of the label where there is one boundary only."""
     largest = tf.reduce_max(chosen, -1)
     if classes < 2:
         return tf.cast(largest > 0.0, tf.int32)
-    if min(node.attribute("coefficients")) < 0:
+    if node.attribute("prob_a") or min(node.attribute("coefficients")) < 0:
         return index
-    if is_vote:
-        raise Unsupported("two classes without a negative coefficient", "train it again: such a model has no boundary")
+    if has_votes:
+        raise Unsupported(
+            "two classes without a negative coefficient", "train it again: such a model has no boundary"
+        )
     return tf.where(largest >= 0.5, 1, index)
 
 

@@ -97,7 +97,7 @@ def test_inputs_without_a_common_batch_and_constants(tmp_path: Path) -> None:
     nodes = [
         NODE("Mul", ["x", "rate"], ["scaled"]),
         NODE("Add", ["scaled", "state"], ["y"]),
-        NODE("Identity", ["y"], ["next:state"]),
+        NODE("Relu", ["y"], ["next:state"]),
     ]
     made = model(
         nodes,
