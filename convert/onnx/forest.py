@@ -1,8 +1,8 @@
 """Decision trees as tables of nodes, in the form in which a device walks them.
 
-All trees of an ensemble are one table. Every kind of condition is brought to ``x <= threshold``: a strict comparison has
-the next smaller float as its threshold, a reversed one its branches exchanged, an equality is two nodes. A leaf leads to
-itself, so that all trees can be walked for as many steps as the deepest has.
+All trees of an ensemble are one table. Every kind of condition is brought to ``x <= threshold``: a strict comparison
+has the next smaller float as its threshold, a reversed one its branches exchanged, an equality is two nodes. A leaf
+leads to itself, so that all trees can be walked for as many steps as the deepest has.
 """
 
 from __future__ import annotations
@@ -121,7 +121,10 @@ class _Builder:
 
     def forest(self, roots: Sequence[int]) -> Forest:
         count = len(self.nodes)
-        place = lambda index: index if index >= 0 else count - 1 - index  # noqa: E731
+
+        def place(index: int) -> int:
+            return index if index >= 0 else count - 1 - index
+
         leaves = range(count, count + len(self.weights))
         nodes = [node for node in self.nodes if node is not None]
         columns = list(zip(*nodes, strict=True)) if nodes else [(), (), (), (), ()]
@@ -162,7 +165,10 @@ def forest_of_nodes(attributes: Mapping[str, Any], prefix: str, targets: int) ->
         prefix: `class` or `target`, before the names of the attributes of leaves.
         targets: How many results there are.
     """
-    either = lambda name: attributes.get(f"{name}_as_tensor", attributes.get(name, []))  # noqa: E731
+
+    def either(name: str) -> Any:
+        return attributes.get(f"{name}_as_tensor", attributes.get(name, []))
+
     builder = _Builder(targets)
     leaves: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for tree, node, target, weight in zip(

@@ -57,7 +57,7 @@ def labels_of(
         names: How the attribute that has them may end.
     """
     tensorflow = load_library("tensorflow")
-    labels = next(
+    labels: list[int] = next(
         (attributes[f"classlabels_{name}"] for name in names if f"classlabels_{name}" in attributes), []
     )
     if not len(labels):

@@ -1,8 +1,8 @@
 """Sequences of maps, which no device can hold, as the tensors that they are made of.
 
 Converters of scikit-learn put a `ZipMap` behind a classifier: for each sample a map from the labels to their scores. A
-user of the converted model gets the scores as they were, (samples, labels), under the name that the maps had; the labels
-are in the order of the attribute, which is that of the classifier.
+user of the converted model gets the scores as they were, (samples, labels), under the name that the maps had; the
+labels are in the order of the attribute, which is that of the classifier.
 """
 
 from __future__ import annotations

@@ -64,7 +64,9 @@ def attention(
     bias = _bias(mask, allowed, keys, q.dtype)
     biased = capped if bias is None else capped + bias.tensor
     probabilities = tf.nn.softmax(biased)
-    none_left = _none_left(bias)
+    windows = max(node.attribute(f"{side}_window_size", -1) for side in ("left", "right")) >= 0
+    # Where only what comes later is barred, a query has the first key at least.
+    none_left = _none_left(bias) if windows or mask is not None or lengths is not None else None
     shares = probabilities
     if none_left is not None and node.attribute("qk_matmul_output_mode", 0) == 3:
         shares = tf.where(none_left, tf.zeros_like(probabilities), probabilities)

@@ -60,10 +60,11 @@ def arange(_node: Node, start: Value, limit: Value, delta: Value) -> Value:
 @operator("EyeLike")
 def eye_like(node: Node, x: Value) -> Value:
     """Ones on a diagonal, in the shape of a matrix."""
-    if None in x.shape:
+    rows, columns = x.shape
+    if rows is None or columns is None:
         raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
     dtype = element_type(node.attributes["dtype"]) if "dtype" in node.attributes else x.dtype
-    return Value.constant(np.eye(*x.shape, k=node.attribute("k", 0)), dtype)  # type: ignore[arg-type]
+    return Value.constant(np.eye(rows, columns, k=node.attribute("k", 0)), dtype)
 
 
 def cast_value(x: Value, dtype: np.dtype[Any]) -> Value:
@@ -93,7 +94,10 @@ def cast_value(x: Value, dtype: np.dtype[Any]) -> Value:
 
 # Of these the device can hold and convert values; the smaller formats have none.
 _KNOWN = frozenset(
-    "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64 bfloat16".split()
+    (
+        *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+        *("float16", "float32", "float64", "bfloat16"),
+    )
 )
 
 

@@ -103,7 +103,7 @@ def one_hot_encoder(node: Node, x: Value) -> Value:
 
 
 @operator("LabelEncoder", domain=_ML)
-def old_label_encoder(node: Node, x: Value) -> Value:
+def old_label_encoder(_node: Node, _x: Value) -> Value:
     """Between text and its indices."""
     raise Unsupported("labels of text", "leave text to what runs before and after the model")
 
@@ -116,7 +116,7 @@ def label_encoder(node: Node, x: Value) -> Value:
     _, first = np.unique(keys, return_index=True)
     keys, values = keys[np.sort(first)], values[np.sort(first)]
     if x.array is not None:
-        found = {key: value for key, value in zip(keys.tolist(), values, strict=True)}
+        found = dict(zip(keys.tolist(), values, strict=True))
         flat = [found.get(each, default) for each in x.array.reshape(-1).tolist()]
         return Value.constant(np.array(flat, values.dtype).reshape(x.array.shape))
     tensor = x.flat

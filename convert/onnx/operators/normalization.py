@@ -205,13 +205,8 @@ def lp_normalization(node: Node, x: Value) -> Value:
 @operator("MeanVarianceNormalization")
 def mean_variance_normalization(node: Node, x: Value) -> Value:
     """By the mean and deviation over some axes."""
-    if node.version < 9:
-        axes = [0, *range(2, x.rank)] if node.attribute("across_channels", 0) == 0 else list(range(x.rank))
-    else:
-        axes = list(node.attribute("axes", [0, 2, 3]))
+    axes = node.attribute("axes", [0, 2, 3])
     centred, spread = moments(x.flat, [x.stored_axis(axis) for axis in axes])
-    if node.version < 9 and not node.attribute("normalize_variance", 1):
-        return x.like(centred)
     return x.like(centred / (tf.sqrt(spread) + 1e-9))
 
 

@@ -126,7 +126,7 @@ def reshaped(x: Value, sizes: Sequence[Any]) -> Value:
 def _regrouped(order: Order, old: list[int], new: list[int]) -> tuple[Order, Order]:
     """Orders in which to store axes before and after a reshape so that as few elements move as can be.
 
-    Axes fall into the smallest groups between which sizes agree; a group stays where the first of its axes is stored.
+    Axes fall into the smallest groups between which sizes agree; a group stays where the last of its axes is stored.
     """
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
@@ -154,7 +154,7 @@ def _regrouped(order: Order, old: list[int], new: list[int]) -> tuple[Order, Ord
         groups.append((olds, news))
     place = {axis: index for index, axis in enumerate(order)}
     wide = lambda axes: [axis for axis in axes if old[axis] != 1] or axes  # noqa: E731
-    groups.sort(key=lambda group: min((place[axis] for axis in wide(group[0])), default=-1))
+    groups.sort(key=lambda group: max((place[axis] for axis in wide(group[0])), default=-1))
     before = tuple(axis for olds, _ in groups for axis in olds)
     after = tuple(axis for _, news in groups for axis in news)
     return before, after
