@@ -1,0 +1,1 @@
+"""ONNX's own conformance suite through the importer and the device runtime."""

@@ -92,7 +92,7 @@ def run_case(case: Any) -> Result:
                 outputs = _run(model, given, fixed)
             except HybridgeError as error:
                 # What a device cannot take as it runs, such as axes, is fixed at the case's own value, and said so.
-                fixed = _to_fix(model, given) if _PINNABLE.search(error.received) else ()
+                fixed = _to_fix(given) if _PINNABLE.search(error.received) else ()
                 if not fixed:
                     raise
                 outputs = _run(model, given, fixed)
@@ -106,7 +106,7 @@ def run_case(case: Any) -> Result:
     return result("passed")
 
 
-def _to_fix(model: Any, given: dict[str, Any]) -> tuple[str, ...]:
+def _to_fix(given: dict[str, Any]) -> tuple[str, ...]:
     """What parametrises the operator: inputs but the first of integers, truth values or single numbers, or so named."""
     return tuple(
         name

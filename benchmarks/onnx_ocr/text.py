@@ -105,7 +105,9 @@ def pages(count: int, *, size: tuple[int, int] = (320, 320), seed: int = 1) -> A
             line = _line(random, fonts[int(random.integers(len(fonts)))], text, (40, width))
             page.paste(line, (int(random.integers(0, size[1] - line.width)), top))
         pixels = np.asarray(page, np.float32) / 255.0
-        scaled = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+        scaled = (pixels - np.array([0.485, 0.456, 0.406], np.float32)) / np.array(
+            [0.229, 0.224, 0.225], np.float32
+        )
         images.append(scaled.transpose(2, 0, 1))
     return np.stack(images).astype(np.float32)
 

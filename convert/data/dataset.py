@@ -44,8 +44,8 @@ class Dataset:
         Whole batches are views of the inputs. Without a size each sample is what a whole run takes.
         """
         if size is None:
-            for index in range(len(self)):
-                yield {name: array[index, ...] for name, array in self.inputs.items()}
+            for sample in range(len(self)):
+                yield {name: array[sample, ...] for name, array in self.inputs.items()}
             return
         whole = len(self) - len(self) % size
         for start in range(0, whole, size):

@@ -16,10 +16,10 @@ import numpy as np
 from convert.libraries import load_library
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["FAKE_QUANTIZERS", "Grid", "apart", "is_laid", "is_on_grid"]
+__all__ = ["Grid", "apart", "is_laid", "is_on_grid"]
 
 _FAKE = "FakeQuantWithMinMaxArgs"
-FAKE_QUANTIZERS = frozenset({_FAKE, "FakeQuantWithMinMaxVarsPerChannel"})
+_FAKE_QUANTIZERS = frozenset({_FAKE, "FakeQuantWithMinMaxVarsPerChannel"})
 
 # Operators of several operands whose kernels know integers of one scale only. Where scales differ, the converter fails,
 # or takes that of one operand for all.
@@ -217,7 +217,7 @@ def is_laid(tensor: Any) -> bool:
     seen, waiting = set(), [tensor.op]
     while waiting:
         made = waiting.pop(0)
-        if made.type in FAKE_QUANTIZERS:
+        if made.type in _FAKE_QUANTIZERS:
             return True
         if made.name not in seen:
             seen.add(made.name)

@@ -26,7 +26,9 @@ __all__ = ["SIGNATURE_KEY", "export_function"]
 SIGNATURE_KEY = "serving_default"
 
 # What stands for quantised tensors in a graph of TensorFlow.
-_FAKE_QUANTIZERS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
+_FAKE_QUANTIZERS = frozenset(
+    {"FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"}
+)
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from convert.libraries import load_library
 from convert.onnx.node import Node
-from convert.onnx.operators.elementwise import broadcast, erf
+from convert.onnx.operators.elementwise import broadcast
 from convert.onnx.registry import operator
 from convert.onnx.value import Order, Value, identity
 

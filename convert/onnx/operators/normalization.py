@@ -216,7 +216,7 @@ def dropout(
 ) -> list[Value | None]:
     """The tensor itself, and a mask of what is kept: everything.
 
-    Before version 10 the mask has the type of the tensor.
+    Before version 12 nothing is said of the mask, which is empty in onnxruntime; before 10 it has the tensor's type.
     """
     if training is not None and node.constant(training, "training mode").any():
         share = 0.5 if ratio is None else float(node.constant(ratio, "ratio").reshape(-1)[0])
@@ -228,6 +228,6 @@ def dropout(
     if len(node.outputs) < 2:
         return [x]
     mask = np.dtype(np.bool_) if node.version >= 10 else x.dtype
-    one = Value.constant(np.ones((), mask))
+    kept = Value.constant(np.asarray(node.version >= 12, mask))
     sizes = shape_tensor(x) if None in x.shape else x.shape
-    return [x, Value.of(tf.fill(sizes, one.tensor), mask)]
+    return [x, Value.of(tf.fill(sizes, kept.tensor), mask)]
