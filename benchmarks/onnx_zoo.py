@@ -15,7 +15,10 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from convert import convert
+from edge_runtime.console import say
 from edge_runtime.errors import HybridgeError
 
 _ROOT = Path(__file__).parents[1]
@@ -62,8 +65,8 @@ def main() -> None:
     lines = [
         "# ONNX models that packages ship",
         "",
-        "Written by `python -m benchmarks.onnx_zoo`: each file as its package ships it, converted to float32 and compared with",
-        "onnxruntime on 32 generated samples.",
+        "Written by `python -m benchmarks.onnx_zoo`: each file as its package ships it, converted to float32 and",
+        "compared with onnxruntime on 32 generated samples.",
         "",
         "| model | package | inputs | .tflite (bytes) | largest error | SNR (dB) | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -88,18 +91,18 @@ def main() -> None:
                 f"{row}| {conversion.size.model:,} | {parity.max_abs_error:.1e} | {snr} "
                 f"| {time.perf_counter() - start:.0f} |"
             )
-        print(lines[-1], file=sys.stderr)
-    for model, error in refused:
+        say(lines[-1])
+    for model, refusal in refused:
         lines += [
             "",
             f"`{Path(model.member).name}` of {model.package} is refused:",
             "",
             "```",
-            error.message,
+            refusal.message,
             "```",
         ]
     (given.docs / "onnx-zoo.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    click.echo("\n".join(lines))
 
 
 def _fetched(model: _Shipped, work: Path) -> Path:

@@ -206,8 +206,9 @@ class _Flags:
 def convert(context: click.Context, /, **given: Any) -> None:
     """Convert a trained model to a verified bundle.
 
-    SOURCE is a .keras, .h5, .onnx or float .tflite file, or a SavedModel folder. The bundle is written only when its outputs,
-    run on the device runtime, are as close to the source's as the recipe promises, and when it keeps the budget.
+    SOURCE is a .keras, .h5, .onnx or float .tflite file, or a SavedModel folder. The bundle is written only when its
+    outputs, run on the device runtime, are as close to the source's as the recipe promises, and when it keeps the
+    budget.
     """
     from convert.native_logs import hide_native_logs
 

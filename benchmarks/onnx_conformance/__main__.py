@@ -3,8 +3,8 @@
     python -m benchmarks.onnx_conformance            # resumes what was not finished
     python -m benchmarks.onnx_conformance --only lstm --work /tmp/lstm
 
-Results are kept case by case in the work folder, for the importer's code as it is; the JSON and the table are written when
-all are there.
+Results are kept case by case in the work folder, for the importer's code as it is; the JSON and the table are written
+when all are there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import sys
 from pathlib import Path
 
+import click
 import msgspec
 
 import convert.onnx
@@ -48,19 +48,19 @@ def main() -> None:
             file.write(msgspec.json.encode(result) + b"\n")
             file.flush()
             passed = sum(each.status == "passed" for each in results.values())
-            print(f"\r{len(results)} of {len(cases)}, {passed} passed ", end="", file=sys.stderr, flush=True)
+            click.echo(f"\r{len(results)} of {len(cases)}, {passed} passed ", nl=False, err=True)
 
         run_all(left, given.workers, report)
-    print(file=sys.stderr)
+    click.echo(err=True)
     chosen = [results[name] for name in cases]
     if not given.only:
         (given.docs / "onnx-conformance.json").write_bytes(as_json(chosen, cases))
         (given.docs / "onnx-conformance.md").write_text(as_markdown(chosen, cases))
     for result in chosen if given.only else ():
         if result.status != "passed":
-            print(f"{result.status} {result.name}: {result.reason}")
+            click.echo(f"{result.status} {result.name}: {result.reason}")
     passed = sum(result.status == "passed" for result in chosen)
-    print(f"{passed} of {len(chosen)} passed")
+    click.echo(f"{passed} of {len(chosen)} passed")
 
 
 def _code_digest() -> str:

@@ -2,23 +2,24 @@
 
     python -m benchmarks.onnx_ocr
 
-The models come from the packages that ship them, lines and pages of text are drawn. Latencies are medians of runs of both in
-turn, one thread each, in one process; a ratio below one means that the converted model is faster.
+The models come from the packages that ship them, lines and pages of text are drawn. Latencies are medians of runs of
+both in turn, one thread each, in one process; a ratio below one means that the converted model is faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import msgspec
 import numpy as np
 
 from benchmarks.onnx_ocr.measuring import Row, measured
 from benchmarks.onnx_ocr.models import MODELS, fetch
+from edge_runtime.console import say
 
 _ROOT = Path(__file__).parents[2]
 _RECIPES = (
@@ -48,13 +49,13 @@ def main() -> None:
         for recipe, method in _RECIPES:
             start = time.perf_counter()
             rows.append(measured(model, path, recipe, method))
-            print(f"{model.name}, {rows[-1].recipe}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+            say(f"{model.name}, {rows[-1].recipe}: {time.perf_counter() - start:.0f} s")
     page = _page(rows)
     if not given.only:
         (given.docs / "onnx-ocr.md").write_text(page)
         content = msgspec.json.encode([msgspec.to_builtins(row) for row in rows])
         (given.work / "results.json").write_bytes(msgspec.json.format(content, indent=1))
-    print(page)
+    click.echo(page)
 
 
 def _page(rows: Sequence[Row]) -> str:
@@ -65,11 +66,12 @@ def _page(rows: Sequence[Row]) -> str:
     lines = [
         "# PP-OCR from ONNX",
         "",
-        f"Written by `python -m benchmarks.onnx_ocr`: {runtime_version()} beside onnxruntime {onnxruntime.__version__}, one",
-        "thread each, medians of runs in turn. Detection takes 320x320, direction 48x192, recognition 48x320 pixels. *Error* is the",
-        "largest of any output element on the drawn lines or pages; *same* is the share of lines with the same text, of pages'",
-        "text area (intersection over union), or of lines with the same direction, as onnxruntime gives for the float model.",
-        "*Convert* is the whole conversion, its comparison with onnxruntime included.",
+        f"Written by `python -m benchmarks.onnx_ocr`: {runtime_version()} beside onnxruntime "
+        f"{onnxruntime.__version__}, one thread each,",
+        "medians of runs in turn. Detection takes 320x320, direction 48x192, recognition 48x320 pixels. *Error* is the",
+        "largest of any output element on the drawn lines or pages; *same* is the share of lines with the same text,",
+        "of pages' text area (intersection over union), or of lines with the same direction, as onnxruntime gives for",
+        "the float model. *Convert* is the whole conversion, its comparison with onnxruntime included.",
         "",
         "| model | recipe | file, of ONNX | error | SNR (dB) | same | ms | of onnxruntime | convert (s) |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -175,7 +175,7 @@ class Importer:
         with load_library("tensorflow").init_scope():
             values = _as_values(handler(node, *inputs), node, inputs)
             given = sum(value.array.size for value in inputs if value is not None and value.array is not None)
-            made = sum(int(np.prod(value.shape)) for value in values if value is not None)
+            made = sum(_elements(value) for value in values if value is not None)
             if made > max(_FOLDED_ELEMENTS, 4 * given):
                 return None
             return [None if value is None else _evaluated(value) for value in values]
@@ -329,7 +329,12 @@ def _result_type(tensor: Any, said: np.dtype[Any] | None, inputs: Sequence[Value
     for dtype in candidates[:2]:
         if dtype is not None and carrier(dtype) == tensor.dtype.name:
             return dtype
-    return np.dtype(tensor.dtype.as_numpy_dtype)
+    natural: np.dtype[Any] = np.dtype(tensor.dtype.as_numpy_dtype)
+    return natural
+
+
+def _elements(value: Value) -> int:
+    return int(np.prod([size or 0 for size in value.shape]))
 
 
 def _evaluated(value: Value) -> Value:

@@ -272,7 +272,7 @@ def _no_such(what: str, name: str, reason: str) -> Problem:
 
 
 def _weights(model: Any) -> Iterator[Any]:
-    """Tensors of the file: initializers of all graphs, and constants with an axis, in which some exporters put weights."""
+    """Tensors of the file: initializers of all graphs, and constants with an axis, where some exporters put weights."""
     yield from model.graph.initializer
     for node in _all_nodes(model):
         for attribute in node.attribute:

@@ -1,12 +1,13 @@
 """Arithmetic on shapes of which some sizes are known only as the model runs.
 
 Exporters leave chains such as Shape, Slice, Concat, Reshape behind. Where a dimension stays free these cannot be
-computed at conversion, but most of their elements are known all the same; element by element the known ones stay numbers,
-so that later operators know all sizes but the free one.
+computed at conversion, but most of their elements are known all the same; element by element the known ones stay
+numbers, so that later operators know all sizes but the free one.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def _gather(node: Node, x: Array, indices: Array) -> Array | None:
 
 
 def _slice(
-    node: Node, x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
+    x: Array, starts: Array, ends: Array, _axes: Array | None = None, steps: Array | None = None
 ) -> Array | None:
     if x.ndim != 1 or len(starts) != 1:
         return None
@@ -95,14 +96,13 @@ def _slice(
 
 def _slice_by_attributes(node: Node, x: Array, *inputs: Array) -> Array | None:
     if inputs:
-        return _slice(node, x, *inputs)
-    return _slice(
-        node, x, np.array(node.attribute("starts"), object), np.array(node.attribute("ends"), object)
-    )
+        return _slice(x, *inputs)
+    return _slice(x, np.array(node.attribute("starts"), object), np.array(node.attribute("ends"), object))
 
 
 def _concat(node: Node, *parts: Array) -> Array:
-    return np.concatenate(parts, axis=node.attribute("axis", 0))
+    joined: Array = np.concatenate(parts, axis=node.attribute("axis", 0))
+    return joined
 
 
 def _cast(node: Node, x: Array) -> Array | None:
@@ -125,7 +125,8 @@ def _unsqueeze(node: Node, x: Array, axes: Array | None = None) -> Array:
 
 def _divide(_node: Node, a: Array, b: Array) -> Array:
     # Of sizes, which are not negative, the quotient is cut off as ONNX wants it.
-    return np.frompyfunc(lambda x, y: x // y, 2, 1)(a, b)
+    quotient: Array = np.frompyfunc(operator.floordiv, 2, 1)(a, b)
+    return quotient
 
 
 _RULES: dict[str, Callable[..., Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 __all__ = ["Handler", "find", "folds", "operator", "registered"]
 
@@ -11,13 +11,15 @@ __all__ = ["Handler", "find", "folds", "operator", "registered"]
 # the type of the first input, or a list of these, one for each output.
 Handler: TypeAlias = Callable[..., Any]
 
+_Function = TypeVar("_Function", bound=Handler)
+
 _HANDLERS: dict[tuple[str, str], dict[int, Handler]] = {}
 _KEPT: set[tuple[str, str]] = set()
 
 
 def operator(
     *names: str, since: int = 1, domain: str = "", folds: bool = True
-) -> Callable[[Handler], Handler]:
+) -> Callable[[_Function], _Function]:
     """Registers a function as the importer of operators, from a version of their operator set on.
 
     Args:
@@ -27,7 +29,7 @@ def operator(
         folds: Whether it is computed at conversion when all its inputs are constants.
     """
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: _Function) -> _Function:
         for name in names:
             versions = _HANDLERS.setdefault((domain, name), {})
             if since in versions:

@@ -93,8 +93,8 @@ class Value:
     def shape(self) -> tuple[int | None, ...]:
         """Sizes of the axes in ONNX's order; None for one that is not known."""
         if self.array is not None:
-            return self.array.shape
-        sizes = self.stored.shape.as_list()
+            return tuple(self.array.shape)
+        sizes: list[int | None] = self.stored.shape.as_list()
         return tuple(sizes[self.order.index(axis)] for axis in range(self.rank))
 
     @property
@@ -219,8 +219,7 @@ def _is_single(value: Value) -> bool:
 def _scalar(value: Value) -> Any:
     # Without axes the converter knows it again, in activations such as hard-swish.
     tensorflow = load_library("tensorflow")
-    assert value.array is not None
-    return tensorflow.constant(carry(value.array.reshape(())))
+    return tensorflow.constant(carry(np.asarray(value.array).reshape(())))
 
 
 def _elements(value: Value) -> tuple[int, int]:

@@ -149,8 +149,8 @@ def layer_names(found: Sequence[Operation]) -> list[str]:
 def in_order(content: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> bytes:
     """The file with the main graph's inputs and outputs in the order of these signature names.
 
-    TensorFlow sorts the names of a signature; the model's own order is put back. Inputs or outputs of which the signature
-    does not have exactly these names, each a tensor of its own, stay as they are.
+    TensorFlow sorts the names of a signature; the model's own order is put back. Inputs or outputs of which the
+    signature does not have exactly these names, each a tensor of its own, stay as they are.
     """
     changed = bytearray(content)
     model = schema().Model.GetRootAs(changed, 0)

@@ -105,8 +105,8 @@ class ParityBounds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
         max_relative_error: Largest error of any element, over the range of the source's output.
         min_snr_db: Smallest ratio of the source's power to the error's, in decibels.
         min_agreement: Share of the rows of an output of probabilities whose largest stays the same, which is enough in
-            place of the ratio: where classes are close, as between the letters of a line, a row may jump from one to the
-            other though little has changed.
+            place of the ratio: where classes are close, as between the letters of a line, a row may jump from one
+            to the other though little has changed.
     """
 
     max_relative_error: float | None = None

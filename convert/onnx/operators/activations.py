@@ -10,6 +10,7 @@ import numpy as np
 from convert.libraries import load_library
 from convert.onnx.node import Node
 from convert.onnx.operators.elementwise import broadcast
+from convert.onnx.problems import Unsupported
 from convert.onnx.registry import operator
 from convert.onnx.value import Order, Value, identity
 
@@ -140,10 +141,11 @@ def _old_normalised(function: Callable[[Any, int], Any]) -> Callable[..., Value]
         axis = node.attribute("axis", 1) % x.rank if x.rank else 0
         if axis == x.rank - 1 or all(size == 1 for size in x.shape[axis + 1 :]):
             return _normalised(function)(Node(**{**vars(node), "attributes": {"axis": axis}}), x)
-        rows = int(np.prod(x.shape[:axis]))
-        columns = int(np.prod(x.shape[axis:]))
-        flat = function(tf.reshape(x.tensor, [rows, columns]), 1)
-        return Value.of(tf.reshape(flat, x.shape), x.dtype, identity(x.rank))
+        sizes = [size for size in x.shape if size is not None]
+        if len(sizes) < x.rank:
+            raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
+        flat = function(tf.reshape(x.tensor, [int(np.prod(sizes[:axis])), int(np.prod(sizes[axis:]))]), 1)
+        return Value.of(tf.reshape(flat, sizes), x.dtype, identity(x.rank))
 
     return handler
 

@@ -332,7 +332,8 @@ class _Loop:
                 "give it a number of turns, or a condition that changes",
             )
         bounded = limit is not None and (not ends or (isinstance(limit, int) and limit <= _ROOM))
-        rooms = [_Room.of(kind, limit if bounded else None, [*states, *captured]) for kind in rows]
+        computed = [each for each in (*states, *captured) if not _is_constant(each)]
+        rooms = [_Room.of(kind, limit if bounded else None, computed) for kind in rows]
         begun = [tensor for room in rooms for tensor in room.begun]
 
         def goes_on(index: Any, go: Any, *_: Any) -> Any:
@@ -436,6 +437,10 @@ class _Room:
 def _in_order(kind: _Kind) -> list[int]:
     """The sizes in ONNX's order."""
     return [kind.shape[kind.order.index(axis)] or 0 for axis in identity(len(kind.order))]
+
+
+def _is_constant(tensor: Any) -> bool:
+    return tf.executing_eagerly() or tensor.op.type == "Const"
 
 
 def _filled(kind: _Kind, turns: Any, computed: Sequence[Any]) -> Any:

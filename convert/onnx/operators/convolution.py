@@ -245,7 +245,7 @@ def transpose_convolve(tensor: Any, kernels: Any, strides: list[int], pads: Pads
 
 
 def _blocks(tensor: Any, kernels: Any, bias: Value | None) -> Any:
-    """A transposed convolution whose kernels do not overlap, as one of single elements and a rearrangement of its channels.
+    """A transposed convolution whose kernels do not overlap, as a plain one and a rearrangement of its channels.
 
     TRANSPOSE_CONV of a device was measured to take two to nine times as long.
     """

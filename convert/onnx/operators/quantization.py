@@ -151,10 +151,19 @@ def _integers(
     x: Value, scale: Value, zero_point: Value | None, dtype: np.dtype[Any], axis: int, block: int
 ) -> Any:
     low, high = limits_of(dtype)
-    rounded = tf.round(tf.cast(x.flat, tf.float32) / _along(scale, x, axis, block))
+    tensor = tf.cast(x.flat, tf.float32)
+    rounded = tf.round(tensor / _divisor(_along(scale, x, axis, block), tensor))
     if zero_point is not None:
         rounded = rounded + _along(zero_point, x, axis, block)
     return tf.cast(tf.clip_by_value(rounded, float(low), float(high)), carrier(dtype))
+
+
+def _divisor(scale: Any, tensor: Any) -> Any:
+    """A scale as something that is computed: by a constant the converter multiplies, which moves halves."""
+    if tf.executing_eagerly() or tf.get_static_value(scale) is None or not tensor.shape.num_elements():
+        return scale
+    element = tf.reshape(tensor[(0,) * tensor.shape.rank], [])
+    return tf.minimum(tf.maximum(element, scale), scale)
 
 
 def _reals(x: Value, scale: Value, zero_point: Value | None, axis: int, block: int) -> Any:

@@ -344,9 +344,11 @@ def recurrent(
     batch_first = bool(node.attribute("layout", 0))
     direction = node.attribute("direction", "forward")
     sequence = x.stored_as((1, 0, 2) if batch_first else (0, 1, 2))
+    # A reshape before may have lost what the weights know.
+    sequence.set_shape([None, None, weights.shape[2]])
     mask = _mask(lengths, sequence)
     count, _, hidden = recurrent_weights.shape
-    if count is None or hidden is None or x.shape[2] is None:
+    if count is None or hidden is None or None in weights.shape:
         raise Unsupported("the size of its weights is not known", "make the weights constants")
     functions = _functions(node, defaults, count)
     outputs, finals = [], []

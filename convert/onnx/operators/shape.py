@@ -41,8 +41,9 @@ def shape(node: Node, x: Value) -> Value:
 @operator("Size")
 def size(_node: Node, x: Value) -> Value:
     """The number of elements."""
-    if None not in x.shape:
-        return Value.constant(np.int64(np.prod(x.shape, dtype=np.int64)))
+    known = [each for each in x.shape if each is not None]
+    if len(known) == x.rank:
+        return Value.constant(np.prod(known, dtype=np.int64))
     return Value.of(tf.cast(tf.reduce_prod(shape_tensor(x)), tf.int64), np.int64)
 
 
@@ -131,7 +132,8 @@ def _regrouped(order: Order, old: list[int], new: list[int]) -> tuple[Order, Ord
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        olds, news = [], []
+        olds: list[int] = []
+        news: list[int] = []
         left = right = 1
         while True:
             if left <= right and i < len(old) and (left < right or not olds):
@@ -153,8 +155,12 @@ def _regrouped(order: Order, old: list[int], new: list[int]) -> tuple[Order, Ord
             j += 1
         groups.append((olds, news))
     place = {axis: index for index, axis in enumerate(order)}
-    wide = lambda axes: [axis for axis in axes if old[axis] != 1] or axes  # noqa: E731
-    groups.sort(key=lambda group: max((place[axis] for axis in wide(group[0])), default=-1))
+
+    def where(group: tuple[list[int], list[int]]) -> int:
+        wide = [axis for axis in group[0] if old[axis] != 1] or group[0]
+        return max((place[axis] for axis in wide), default=-1)
+
+    groups.sort(key=where)
     before = tuple(axis for olds, _ in groups for axis in olds)
     after = tuple(axis for _, news in groups for axis in news)
     return before, after

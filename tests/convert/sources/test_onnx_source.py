@@ -232,7 +232,8 @@ def test_a_scale_and_shift_go_into_the_next_convolution(tmp_path: Path) -> None:
     ]
     nodes = [
         NODE("Conv", ["x", "w1"], ["a"]), NODE("Sigmoid", ["a"], ["b"]), NODE("Mul", ["b", "s"], ["c"]),
-        NODE("Add", ["c", "t"], ["d"]), NODE("Conv", ["d", "w2"], ["e"]), NODE("Conv", ["d", "w3"], ["y"], pads=[1] * 4),
+        NODE("Add", ["c", "t"], ["d"]), NODE("Conv", ["d", "w2"], ["e"]),
+        NODE("Conv", ["d", "w3"], ["y"], pads=[1] * 4),
         NODE("Add", ["e", "y"], ["z"]),
     ]  # fmt: skip
     weights = [tensor("w1", 4, 3, 1, 1), tensor("w2", 4, 4, 1, 1), tensor("w3", 4, 4, 3, 3), *scalars]
