@@ -32,7 +32,7 @@ def attention(
     past_key: Value | None = None,
     past_value: Value | None = None,
     lengths: Value | None = None,
-) -> list[Value | None]:
+) -> list[Value]:
     """Values weighed by how well their keys fit each query.
 
     Queries are (batch, heads, queries, size) or (batch, queries, heads * size), keys and values alike. Groups of query
@@ -163,10 +163,7 @@ def _bias(mask: Value | None, allowed: Any, keys: int | None, dtype: np.dtype[An
     parts: list[Value] = []
     if mask is not None:
         shown = mask.shape[-1]
-        if keys is None or shown is None:
-            short = 0
-        else:
-            short = keys - shown
+        short = 0 if keys is None or shown is None else keys - shown
         if mask.dtype == np.bool_:
             mask = _banned(mask)
         if short > 0:

@@ -152,15 +152,16 @@ def _integers(
 ) -> Any:
     low, high = limits_of(dtype)
     tensor = tf.cast(x.flat, tf.float32)
-    rounded = tf.round(tensor / _divisor(_along(scale, x, axis, block), tensor))
+    divisor = _along(scale, x, axis, block)
+    rounded = tf.round(tensor / (_computed(divisor, tensor) if scale.is_constant else divisor))
     if zero_point is not None:
         rounded = rounded + _along(zero_point, x, axis, block)
     return tf.cast(tf.clip_by_value(rounded, float(low), float(high)), carrier(dtype))
 
 
-def _divisor(scale: Any, tensor: Any) -> Any:
-    """A scale as something that is computed: by a constant the converter multiplies, which moves halves."""
-    if tf.executing_eagerly() or tf.get_static_value(scale) is None or not tensor.shape.num_elements():
+def _computed(scale: Any, tensor: Any) -> Any:
+    """A constant as something computed: instead of dividing by one the converter multiplies, and halves move."""
+    if tf.executing_eagerly() or not tensor.shape.num_elements():
         return scale
     element = tf.reshape(tensor[(0,) * tensor.shape.rank], [])
     return tf.minimum(tf.maximum(element, scale), scale)

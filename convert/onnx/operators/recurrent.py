@@ -1,17 +1,10 @@
 """Recurrent layers: RNN, GRU and LSTM.
 
-What the inputs contribute is one product for all steps; what is left of a step is the product with the state. Few steps
-of a small layer are written out one after the other, which is fastest; more of them are a loop whose body has a few
-steps. Each product of the body has a copy of the matrix that the kernels packed for themselves, so that their number is
-bounded by what a processor's cache holds. The loop copies what it goes over at each turn: a long sequence is a loop over
-pieces, each gone over by a loop of its own.
-
-TFLite's own sequence kernels keep their state from run to run and are not used; see `convert.sources.kept_state`.
+A step is a cell of few operators; what goes over the steps is in `convert.onnx.recurrence`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,9 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from convert.libraries import load_library
-from convert.onnx.loops import room_for, written
 from convert.onnx.node import Node
 from convert.onnx.problems import Unsupported
+from convert.onnx.recurrence import Cell, Layer
 from convert.onnx.registry import operator
 from convert.onnx.value import Value
 
@@ -29,17 +22,7 @@ __all__: list[str] = []
 
 tf = load_library("tensorflow")
 
-# Bytes of the matrices that are multiplied with the state, copies of all steps in one graph together.
-_CACHE = 1 << 20
-# Steps that are written out, in place of a loop and in the body of one.
-_UNROLLED, _IN_BODY = 32, 4
-# The longest sequence that one loop goes over.
-_LOOPED = 256
-
 _Function: TypeAlias = Callable[[Any], Any]
-# What the input contributes to one step (batch, gates * hidden), and states (batch, hidden) before it: those after it.
-_Cell: TypeAlias = Callable[[Any, Sequence[Any]], list[Any]]
-
 # What each function takes for alpha and beta, where it takes one and the node does not say.
 _PARAMETERS: dict[str, tuple[float | None, float | None]] = {
     "affine": (1.0, 0.0),
@@ -102,7 +85,7 @@ def _functions(node: Node, defaults: Sequence[str], directions: int) -> list[_Fu
         )
     alphas, betas = (iter(node.attribute(name) or ()) for name in ("activation_alpha", "activation_beta"))
     clip = float(node.attribute("clip", 0.0))
-    result = []
+    result: list[_Function] = []
     for name in names:
         if name not in _FUNCTIONS:
             raise Unsupported(f"an activation function '{name}'", "use one that the operator's schema names")
@@ -122,7 +105,7 @@ def _function(name: str, alpha: float | None, beta: float | None, clip: float) -
     return lambda x: function(tf.clip_by_value(x, -clip, clip), alpha, beta)
 
 
-def _rnn_cell(_node: Node, own: _Direction) -> _Cell:
+def _rnn_cell(_node: Node, own: _Direction) -> Cell:
     (f,) = own.functions
 
     def cell(given: Any, states: Sequence[Any]) -> list[Any]:
@@ -131,9 +114,9 @@ def _rnn_cell(_node: Node, own: _Direction) -> _Cell:
     return cell
 
 
-def _gru_cell(node: Node, own: _Direction) -> _Cell:
+def _gru_cell(node: Node, own: _Direction) -> Cell:
     f, g = own.functions
-    hidden = int(own.recurrent.shape[-1])
+    hidden = int(own.recurrent.shape[-1] or 0)
     bias = None if own.bias is None else _rows(own.bias[1], 2 * hidden, 3 * hidden)
     gates, candidate = (
         _rows(own.recurrent, start, end) for start, end in ((0, 2 * hidden), (2 * hidden, 3 * hidden))
@@ -157,10 +140,10 @@ def _gru_cell(node: Node, own: _Direction) -> _Cell:
     return after if node.attribute("linear_before_reset", 0) else before
 
 
-def _lstm_cell(node: Node, own: _Direction) -> _Cell:
+def _lstm_cell(node: Node, own: _Direction) -> Cell:
     f, g, h = own.functions
     coupled = bool(node.attribute("input_forget", 0))
-    hidden = int(own.recurrent.shape[-1])
+    hidden = int(own.recurrent.shape[-1] or 0)
     peepholes = None
     if own.peepholes is not None:
         peepholes = [_rows(own.peepholes, each * hidden, (each + 1) * hidden) for each in range(3)]
@@ -185,114 +168,12 @@ def _lstm_cell(node: Node, own: _Direction) -> _Cell:
     return cell
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """What goes over a sequence.
-
-    Attributes:
-        cell: One step.
-        project: What an input (steps, batch, inputs) contributes to the steps.
-        hidden: Number of units.
-        bytes: Of the matrices that are multiplied with the state.
-    """
-
-    cell: _Cell
-    project: _Function
-    hidden: int
-    bytes: int
-
-    def over(self, x: Any, mask: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        """Outputs (steps, batch, hidden) of a sequence, and the states after it.
-
-        Args:
-            x: The sequence (steps, batch, inputs).
-            mask: Which steps are there, (steps, batch, 1); None for all.
-            states: Those before it.
-        """
-        steps = x.shape[0]
-        if steps is None:
-            return self._looped(self.project(x), mask, states, 1)
-        if tf.executing_eagerly() or (steps <= _UNROLLED and steps * self.bytes <= _CACHE) or steps <= 1:
-            return self._steps(self.project(x), mask, states)
-        at_once = max(min(_IN_BODY, _CACHE // self.bytes), 1)
-        if steps <= _LOOPED:
-            return self._looped(self.project(x), mask, states, at_once)
-        return self._pieces(x, mask, states, at_once * -(-2 * math.isqrt(steps) // at_once))
-
-    def _steps(self, given: Any, mask: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        """Steps that are written out."""
-        outputs = []
-        masks = [None] * given.shape[0] if mask is None else tf.unstack(mask)
-        for each, there in zip(tf.unstack(given), masks, strict=True):
-            new = self.cell(each, states)
-            outputs.append(new[0] if there is None else tf.where(there, new[0], tf.zeros_like(new[0])))
-            if there is not None:
-                new = [tf.where(there, after, before) for after, before in zip(new, states, strict=True)]
-            states = new
-        return tf.stack(outputs), states
-
-    def _looped(self, given: Any, mask: Any, states: list[Any], at_once: int) -> tuple[Any, list[Any]]:
-        """A loop, of whose turns each takes some steps; the steps that are left over are written out after it."""
-        steps = given.shape[0]
-        turns = tf.shape(given)[0] if steps is None else steps // at_once
-        rest = 0 if steps is None else steps % at_once
-        whole = [None if each is None else _in_pieces(each, at_once) for each in (given, mask)]
-        room = room_for(whole[0], self.hidden)
-
-        def turn(index: Any, room: Any, *states: Any) -> Any:
-            part, there = (None if each is None else each[index] for each in whole)
-            if at_once == 1:
-                part, there = part[None], None if there is None else there[None]
-            outputs, after = self._steps(part, there, list(states))
-            return index + 1, written(room, outputs if at_once > 1 else outputs[0], index), *after
-
-        _, outputs, *states = tf.while_loop(lambda index, *_: index < turns, turn, [0, room, *states])
-        if at_once > 1:
-            outputs = _joined(outputs)
-        if not rest:
-            return outputs, states
-        last, states = self._steps(given[-rest:], None if mask is None else mask[-rest:], states)
-        return tf.concat([outputs, last], 0), states
-
-    def _pieces(self, x: Any, mask: Any, states: list[Any], length: int) -> tuple[Any, list[Any]]:
-        """A loop over pieces of a sequence."""
-        turns, rest = x.shape[0] // length, x.shape[0] % length
-        whole = [None if each is None else _in_pieces(each, length) for each in (x, mask)]
-        room = room_for(whole[0], self.hidden)
-
-        def turn(index: Any, room: Any, *states: Any) -> Any:
-            part, there = (None if each is None else each[index] for each in whole)
-            outputs, after = self.over(part, there, list(states))
-            return index + 1, written(room, outputs, index), *after
-
-        _, outputs, *states = tf.while_loop(lambda index, *_: index < turns, turn, [0, room, *states])
-        outputs = _joined(outputs)
-        if not rest:
-            return outputs, states
-        last, states = self.over(x[-rest:], None if mask is None else mask[-rest:], states)
-        return tf.concat([outputs, last], 0), states
-
-
-def _in_pieces(tensor: Any, length: int) -> Any:
-    """As many whole pieces as there are, (pieces, length, batch, ...)."""
-    if length == 1:
-        return tensor
-    steps, batch, size = tensor.shape
-    whole = tensor if steps % length == 0 else tensor[: steps - steps % length]
-    return tf.reshape(whole, [steps // length, length, -1 if batch is None else batch, size])
-
-
-def _joined(tensor: Any) -> Any:
-    pieces, length, batch, size = tensor.shape
-    return tf.reshape(tensor, [pieces * length, -1 if batch is None else batch, size])
-
-
 def _projection(own: _Direction, kept: int) -> _Function:
     """What the inputs contribute; of the recurrent bias what lies before `kept` is added here."""
     bias = None
     if own.bias is not None:
         first, second = (each.tensor for each in own.bias)
-        units = own.weights.shape[0]
+        units = int(own.weights.shape[0] or 0)
         bias = first + (second if kept >= units else tf.pad(second[:kept], [(0, units - kept)]))
 
     def project(x: Any) -> Any:
@@ -321,7 +202,7 @@ def _mask(lengths: Value | None, x: Any) -> Any:
     return tf.reshape(positions, [-1, 1, 1]) < tf.reshape(ends, [1, -1, 1])
 
 
-_CELLS: dict[str, tuple[Callable[[Node, _Direction], _Cell], tuple[str, ...]]] = {
+_CELLS: dict[str, tuple[Callable[[Node, _Direction], Cell], tuple[str, ...]]] = {
     "RNN": (_rnn_cell, ("Tanh",)),
     "GRU": (_gru_cell, ("Sigmoid", "Tanh")),
     "LSTM": (_lstm_cell, ("Sigmoid", "Tanh", "Tanh")),
@@ -365,9 +246,8 @@ def recurrent(
         kept = (
             2 * hidden if node.operator == "GRU" and node.attribute("linear_before_reset", 0) else 4 * hidden
         )
-        layer = _Layer(
-            make_cell(node, own), _projection(own, kept), hidden, 4 * int(np.prod(own.recurrent.shape))
-        )
+        size = 4 * hidden * int(own.recurrent.shape[0] or 0)
+        layer = Layer(make_cell(node, own), _projection(own, kept), hidden, size)
         states = [
             _initial(initial[each] if each < len(initial) else None, index, batch_first, sequence, hidden)
             for each in range(2 if node.operator == "LSTM" else 1)
