@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -290,7 +291,8 @@ def with_measured_latency(conversion: Conversion) -> Conversion:
     """The conversion with the latency of its bundle on this machine, one thread, in the manifest."""
     from edge_runtime.latency import measure_latency, with_latency
 
-    probes = measure_latency(conversion.bundle.files[conversion.bundle.manifest.model], runs=50)
+    with tempfile.TemporaryDirectory(prefix="hybridge-") as folder:
+        probes = measure_latency(conversion.save(Path(folder) / "model.edge"), runs=50)
     return replace(conversion, bundle=with_latency(conversion.bundle, probes))
 
 
@@ -368,6 +370,12 @@ def _signature(model: Model, workbench: Workbench) -> Signature:
         _named(model.outputs, source.outputs),
         model.signature_key,
         getattr(source, "layout", None),
+        {
+            name: int(size)
+            for free, fixed in zip(workbench.exported, workbench.inputs, strict=False)
+            for name, size in zip(free.shape, fixed.shape, strict=True)
+            if isinstance(name, str)
+        },
     )
 
 

@@ -63,7 +63,8 @@ def probe(request: ProbeRequest) -> Probe:
     model = Model(request.path, num_threads=request.num_threads)
     load_ms = (time.perf_counter() - start) * 1e3
     rng = np.random.default_rng(0)
-    inputs = {spec.name: _generate(spec, rng) for spec in model.inputs}
+    shapes = _shapes(model)
+    inputs = {spec.name: _generate(spec, shapes[spec.name], rng) for spec in model.inputs}
     start = time.perf_counter()
     model.run(inputs)
     first_ms = (time.perf_counter() - start) * 1e3
@@ -72,7 +73,10 @@ def probe(request: ProbeRequest) -> Probe:
     )
     memory = max(_status_bytes("VmRSS") - before, 0)
     chain = Chain.from_bundle(model)
-    raw = {spec.name: _generate(spec, rng) for spec in chain.stages[0].input_specs}
+    raw = {
+        spec.name: _generate(spec, _raw_shape(spec, shapes.get(spec.name, ())), rng)
+        for spec in chain.stages[0].input_specs
+    }
     prediction = time_runs(
         lambda: chain.run(raw), runs=request.runs, warmup=request.warmup, min_seconds=request.min_seconds
     )
@@ -88,8 +92,24 @@ def probe(request: ProbeRequest) -> Probe:
     )
 
 
-def _generate(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    shape = tuple(1 if isinstance(size, str) else size for size in spec.shape)
+def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """A shape for each input: free dimensions at the sizes that the bundle was compared at, else one."""
+    if model.bundle is None:
+        return {spec.name: _fixed(spec.shape, {}) for spec in model.inputs}
+    signature = model.bundle.manifest.signature
+    return {spec.name: _fixed(spec.shape, signature.sizes) for spec in signature.inputs}
+
+
+def _fixed(shape: tuple[int | str, ...], sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sizes.get(size, 1) if isinstance(size, str) else size for size in shape)
+
+
+def _raw_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What a chain takes for an input: as the model takes it where that fits, else each free dimension at one."""
+    return shape if spec.admits(shape) else _fixed(spec.shape, {})
+
+
+def _generate(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
         return rng.random(shape).astype(dtype)

@@ -47,13 +47,15 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 class Signature(Struct, frozen=True, omit_defaults=True):
     """Inputs and outputs of a model, in order, under the key that the `.tflite` gives them.
 
-    `layout` says where images have their channels, for a source that may have them in either place.
+    `layout` says where images have their channels, for a source that may have them in either place; `sizes` at which size
+    of each free dimension the bundle was compared, and is measured.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     key: str = "serving_default"
     layout: Literal["channels-first", "channels-last"] | None = None
+    sizes: dict[str, Annotated[int, Meta(ge=1)]] = {}
 
 
 class PreprocessingStep(Struct, frozen=True, omit_defaults=True):

@@ -105,7 +105,8 @@ def stft(
     node: Node, signal: Value, step: Value, window: Value | None = None, length: Value | None = None
 ) -> Value:
     """The Fourier transforms of overlapping frames; (batch, frames, frequencies, 2)."""
-    batch, samples, parts = known_sizes(signal)
+    # The specification has a last axis of one for real signals; exporters leave it out, and onnxruntime takes that.
+    batch, samples, parts = known_sizes(signal) if signal.rank == 3 else (*known_sizes(signal), 1)
     if length is not None:
         size = node.known(length, "frame length")[0]
     elif window is not None:
