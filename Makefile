@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test quick heavy lint format stubs bench recipes clean
+.PHONY: setup demo test quick heavy lint format stubs bench recipes onnx clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,12 @@ bench: $(STAMP)
 recipes: $(STAMP)
 	$(BIN)/python -m benchmarks.conversion.recipe_table
 	$(BIN)/python -m benchmarks.conversion.recipe_search
+
+# The pages on ONNX in docs/: the conformance suite, PP-OCR beside onnxruntime, models of other packages.
+onnx: $(STAMP)
+	$(BIN)/python -m benchmarks.onnx_conformance
+	$(BIN)/python -m benchmarks.onnx_ocr
+	$(BIN)/python -m benchmarks.onnx_zoo
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .pytest_cache .ruff_cache

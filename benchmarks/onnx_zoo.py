@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,10 +34,11 @@ class _Shipped:
     kind: str
     package: str
     member: str
-    shapes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    constants: dict[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
 
 
+_SECOND, _ALL = {"waveforms": (1, 16000)}, {"waveforms_lens": "16000"}
 _MODELS = (
     _Shipped("notes from music", "basic-pitch==0.4.0", "nmp.onnx"),
     _Shipped("file type from bytes", "magika==1.0.3", "standard_v3_3/model.onnx"),
@@ -52,9 +54,9 @@ _MODELS = (
     ),
     _Shipped("speech detection, a sequence", "silero-vad==6.2.3", "silero_vad_16k_sequence.onnx", {"input": (20, 576)}),
     _Shipped("speech detection, half precision", "silero-vad==6.2.3", "silero_vad_half.onnx", {"input": (1, 576)}),
-    _Shipped("speech features (STFT)", "onnx-asr==0.12.0", "data/whisper128.onnx", {"waveforms": (1, 16000)}),
-    _Shipped("speech features (NeMo)", "onnx-asr==0.12.0", "data/nemo128.onnx", {"waveforms": (1, 16000)}),
-    _Shipped("speech features (Kaldi)", "onnx-asr==0.12.0", "data/kaldi.onnx", {"waveforms": (1, 16000)}),
+    _Shipped("speech features (STFT)", "onnx-asr==0.12.0", "data/whisper128.onnx", _SECOND, _ALL),
+    _Shipped("speech features (NeMo)", "onnx-asr==0.12.0", "data/nemo128.onnx", _SECOND, _ALL),
+    _Shipped("speech features (Kaldi)", "onnx-asr==0.12.0", "data/kaldi.onnx", _SECOND, _ALL),
 )  # fmt: skip
 
 

@@ -47,8 +47,8 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 class Signature(Struct, frozen=True, omit_defaults=True):
     """Inputs and outputs of a model, in order, under the key that the `.tflite` gives them.
 
-    `layout` says where images have their channels, for a source that may have them in either place; `sizes` at which size
-    of each free dimension the bundle was compared, and is measured.
+    `layout` says where images have their channels, for a source that may have them in either place; `sizes` at which
+    size of each free dimension the bundle was compared, and is measured.
     """
 
     inputs: tuple[TensorSpec, ...]

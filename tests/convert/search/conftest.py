@@ -101,7 +101,8 @@ def _usual(recipe: Recipe) -> Metrics:
     drop = 0.05 if bits4 else 0.001
     if bits4 and recipe.quantization.method not in (None, Method.MIN_MAX):
         drop = 0.03
-    for _ in recipe.quantization.rules:
+    # That depthwise layers stay float is part of a recipe, and spares no layer of this model.
+    for _ in (each for each in recipe.quantization.rules if "DEPTHWISE_CONV_2D" not in each.operators):
         size, drop = size + (SIZES[Precision.INT8] - size) // LAYERS, drop - 0.01
     deflated = None
     if training is not None:
