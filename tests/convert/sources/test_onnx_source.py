@@ -61,6 +61,7 @@ def test_dimensions_stay_free_under_their_names(convnet_file: Path) -> None:
     shapes = dict([parse_input("image:1,3,16,width=16")])
     bundle = convert(convnet_file, shapes=shapes).bundle
     assert bundle.manifest.signature.inputs[0].shape == (1, 3, 16, "width")
+    assert bundle.manifest.signature.sizes == {"width": 16}
     source, device = open_source(convnet_file), Model(bundle)
     for width in (16, 33, 8):
         image = np.random.default_rng(width).normal(size=(1, 3, 16, width)).astype(np.float32)
