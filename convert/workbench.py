@@ -118,6 +118,7 @@ class Workbench:
         given = {"representative": self.calibration, "evaluation": self.evaluation, "training": self.training}
         notes = [f"{name} data: {note}" for name, data in given.items() if data for note in data.notes]
         model = getattr(self.source, "model", None)
+        notes += getattr(self.source, "notes", ())
         return (*notes, *scale_warnings(self.calibration, self.evaluation, self.training, model=model))
 
     def check_informative(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -107,20 +107,40 @@ class OnnxSource:
         """The order of axes of its inputs and outputs, as the manifest says it."""
         return "channels-last" if self._channels_last else "channels-first"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of what it is compared with."""
+        return self._session[1]
+
     @cached_property
-    def _session(self) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-        return _opened(self._model.proto, self.name)
+    def _session(self) -> tuple[Any, tuple[str, ...]]:
+        return _opened(self._model.proto)
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        given = {key: np.ascontiguousarray(array) for key, array in {**self._constants, **inputs}.items()}
+        try:
+            outputs = self._session[0].run(None, given)
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            raise HybridgeError(
+                ErrorCode.SOURCE_INVALID,
+                f"source model '{self.name}'",
+                received=f"a run that fails ({lines[0] if lines else type(error).__name__})",
+                expected="a model that runs on inputs of the shapes that were asked for",
+                fix="give other shapes (--input NAME:SHAPE), or data that it was made for (--eval)",
+            ) from error
+        return dict(zip((spec.name for spec in self.outputs), outputs, strict=True))
 
     def _call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if not self._channels_last:
-            return self._session({**self._constants, **inputs})
+            return self._run(inputs)
         first = {
             name: np.moveaxis(array, -1, 1) if _is_spatial(array.shape) else array
             for name, array in inputs.items()
         }
         return {
             name: np.moveaxis(array, 1, -1) if _is_spatial(array.shape) else array
-            for name, array in self._session({**self._constants, **first}).items()
+            for name, array in self._run(first).items()
         }
 
     def _seen(self, spec: TensorSpec) -> TensorSpec:
@@ -181,30 +201,18 @@ def _batched(model: OnnxModel) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec
     return tuple(map(named, model.inputs)), tuple(map(named, model.outputs))
 
 
-def _opened(proto: Any, name: str) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """What runs a model: onnxruntime, or ONNX's own reference where that is too old for the model."""
-    content = proto.SerializeToString()
-    names = [each.name for each in proto.graph.output]
+def _opened(proto: Any) -> tuple[Any, tuple[str, ...]]:
+    """What runs a model, and what to say of it: onnxruntime, or ONNX's own reference where that refuses the model."""
     onnxruntime = load_library("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    content = proto.SerializeToString()
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception:
-        session = load_library("onnx.reference").ReferenceEvaluator(proto)
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        try:
-            outputs = session.run(None, {key: np.ascontiguousarray(array) for key, array in inputs.items()})
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            raise HybridgeError(
-                ErrorCode.SOURCE_INVALID,
-                f"source model '{name}'",
-                received=f"a run that fails ({lines[0] if lines else type(error).__name__})",
-                expected="a model that runs on inputs of the shapes that were asked for",
-                fix="give other shapes (--input NAME:SHAPE), or data that it was made for (--eval)",
-            ) from error
-        return dict(zip(names, outputs, strict=True))
-
-    return run
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]), ()
+    except Exception as error:
+        # It raises a class of its own for each status, most often for operators newer than itself.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    session = load_library("onnx.reference").ReferenceEvaluator(proto)
+    return session, (
+        f"compared with ONNX's reference implementation, as onnxruntime refuses the model: {reason}",
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,14 @@ def test_a_scale_and_shift_go_into_the_next_convolution(tmp_path: Path) -> None:
     counts = Counter(each.name for each in operations(content))
     assert counts["MUL"] == 0
     assert counts["ADD"] == 2  # the sum of both branches, and the shift where zeros surround it
+
+
+def test_what_onnxruntime_cannot_run_is_compared_with_the_reference_and_says_so(tmp_path: Path) -> None:
+    taken: dict[str, Sequence[Any]] = {"x": (1, 8)}
+    given: dict[str, Sequence[Any]] = {"y": (1, 8)}
+    refused = saved(model([NODE("Swish", ["x"], ["y"])], taken, given, opset=25), tmp_path / "swish.onnx")
+    conversion = convert(refused)
+    assert any("Could not find an implementation for Swish" in each for each in conversion.workbench.warnings)
+    assert conversion.parity.max_abs_error < 1e-6
+    known = convert(saved(model([NODE("Relu", ["x"], ["y"])], taken, given), tmp_path / "relu.onnx"))
+    assert not known.workbench.warnings
