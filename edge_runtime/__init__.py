@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
-    from edge_runtime.chain import Chain
-    from edge_runtime.chain_file import load_chain
+    from edge_runtime.chain import Canary, Chain, Stage, Tier, load_chain
     from edge_runtime.confidence import SCORES, Scorer
     from edge_runtime.errors import ErrorCode, HybridgeError, Kind
     from edge_runtime.fallback import Answer, Fallback, Query, open_fallback
+    from edge_runtime.frame import Frame, StreamResult
     from edge_runtime.manifest import Confidence, Manifest
+    from edge_runtime.memory_budget import MemoryBudget
     from edge_runtime.model import Model
     from edge_runtime.operators import operator
     from edge_runtime.prediction import Prediction, Reason, Source, StageTrace
     from edge_runtime.preprocessing import Preprocessor
-    from edge_runtime.stage import Stage
     from edge_runtime.tensor_spec import TensorSpec
 
 __version__ = "0.1.0"
@@ -34,13 +34,16 @@ __all__ = [
     "SCORES",
     "Answer",
     "Bundle",
+    "Canary",
     "Chain",
     "Confidence",
     "ErrorCode",
     "Fallback",
+    "Frame",
     "HybridgeError",
     "Kind",
     "Manifest",
+    "MemoryBudget",
     "Model",
     "Prediction",
     "Preprocessor",
@@ -50,7 +53,9 @@ __all__ = [
     "Source",
     "Stage",
     "StageTrace",
+    "StreamResult",
     "TensorSpec",
+    "Tier",
     "__version__",
     "load_chain",
     "open_fallback",
@@ -60,7 +65,13 @@ __all__ = [
 _HOMES = {
     "Bundle": "bundle",
     "Chain": "chain",
-    "load_chain": "chain_file",
+    "Canary": "chain",
+    "Stage": "chain",
+    "Tier": "chain",
+    "load_chain": "chain",
+    "Frame": "frame",
+    "StreamResult": "frame",
+    "MemoryBudget": "memory_budget",
     "SCORES": "confidence",
     "Scorer": "confidence",
     "ErrorCode": "errors",
@@ -79,7 +90,6 @@ _HOMES = {
     "Source": "prediction",
     "StageTrace": "prediction",
     "Preprocessor": "preprocessing",
-    "Stage": "stage",
     "TensorSpec": "tensor_spec",
 }
 

@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     FILE_EXISTS = "file-exists"
     FILE_UNWRITABLE = "file-unwritable"
     MODEL_INVALID = "model-invalid"
+    MODEL_CLOSED = "model-closed"
     MODEL_UNKNOWN = "model-unknown"
     INPUT_MISSING = "input-missing"
     INPUT_UNKNOWN = "input-unknown"
@@ -45,6 +46,9 @@ class ErrorCode(StrEnum):
     INPUT_INVALID = "input-invalid"
     OUTPUT_UNKNOWN = "output-unknown"
     CHAIN_INVALID = "chain-invalid"
+    CHAIN_LATE = "chain-late"
+    MEMORY_BUDGET = "memory-budget"
+    SWAP_REFUSED = "swap-refused"
     OPERATOR_UNKNOWN = "operator-unknown"
     OPERATOR_FAILED = "operator-failed"
     INVOKE_FAILED = "invoke-failed"
@@ -82,6 +86,9 @@ _KINDS = {
     ErrorCode.FILE_EXISTS: Kind.EXISTS,
     ErrorCode.FILE_UNWRITABLE: Kind.UNAVAILABLE,
     ErrorCode.MODEL_UNKNOWN: Kind.NOT_FOUND,
+    ErrorCode.CHAIN_LATE: Kind.DEADLINE,
+    ErrorCode.MEMORY_BUDGET: Kind.EXHAUSTED,
+    ErrorCode.SWAP_REFUSED: Kind.CHECK_FAILED,
     ErrorCode.OPERATOR_FAILED: Kind.INTERNAL,
     ErrorCode.INVOKE_FAILED: Kind.INTERNAL,
     ErrorCode.CLOUD_UNAVAILABLE: Kind.UNAVAILABLE,

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Interpreter",
+    "Placement",
     "Tensor",
+    "is_stateful",
     "load_interpreter",
     "operator_counts",
+    "placements",
     "runtime_version",
     "signature_tensors",
     "signatures",
@@ -48,6 +51,7 @@ class Interpreter(Protocol):
     def get_signature_runner(self, signature_key: str | None = None) -> Any: ...  # noqa: D102
     def get_tensor(self, tensor_index: int) -> np.ndarray[Any, Any]: ...  # noqa: D102
     def invoke(self) -> None: ...  # noqa: D102
+    def reset_all_variables(self) -> None: ...  # noqa: D102
     def resize_tensor_input(  # noqa: D102
         self, input_index: int, tensor_size: list[int], strict: bool = False
     ) -> None: ...
@@ -61,6 +65,15 @@ class Tensor:
 
     spec: TensorSpec
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How often an operator occurs in a model, and how many of these a delegate such as XNNPACK took over."""
+
+    operator: str
+    count: int
+    accelerated: int
 
 
 def runtime_version() -> str:
@@ -169,6 +182,49 @@ def operator_counts(interpreter: Interpreter) -> dict[str, int]:
     # A delegate that took over part of the graph is listed behind the operators it took.
     names = sorted(detail["op_name"] for detail in details if detail["op_name"] != "DELEGATE")
     return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def placements(interpreter: Interpreter) -> tuple[Placement, ...]:
+    """Which operators of the main graph run on accelerated kernels, by name.
+
+    The interpreter lists a delegate's node behind those it took; these are what can be reached from the node's
+    outputs backwards without leaving through its inputs.
+    """
+    details = interpreter._get_ops_details()  # type: ignore[attr-defined]
+    nodes = [detail for detail in details if detail["op_name"] != "DELEGATE"]
+    makers = {int(out): index for index, node in enumerate(nodes) for out in node["outputs"]}
+    taken: set[int] = set()
+    for delegate in (detail for detail in details if detail["op_name"] == "DELEGATE"):
+        border = {int(tensor) for tensor in delegate["inputs"]}
+        open_ends = [int(tensor) for tensor in delegate["outputs"]]
+        while open_ends:
+            maker = makers.get(open_ends.pop())
+            if maker is None or maker in taken:
+                continue
+            taken.add(maker)
+            open_ends += [int(tensor) for tensor in nodes[maker]["inputs"] if int(tensor) not in border]
+    names = [node["op_name"] for node in nodes]
+    fast = [names[index] for index in taken]
+    return tuple(Placement(name, names.count(name), fast.count(name)) for name in sorted(set(names)))
+
+
+# Operators of the TFLite schema that keep something from one invocation to the next.
+_STATEFUL = {
+    "ASSIGN_VARIABLE",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+    "LSTM",
+    "RNN",
+    "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+}
+
+
+def is_stateful(interpreter: Interpreter) -> bool:
+    """Whether a model has operators that carry a state from one invocation to the next."""
+    details = interpreter._get_ops_details()  # type: ignore[attr-defined]
+    return not _STATEFUL.isdisjoint(detail["op_name"] for detail in details)
 
 
 def _specs(details: Mapping[str, Any]) -> tuple[TensorSpec, ...]:

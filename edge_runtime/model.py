@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,14 +15,15 @@ import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
-from edge_runtime.interpreter import Interpreter, Tensor, load_interpreter, signature_tensors
-from edge_runtime.quantizer import Quantizer
+from edge_runtime.instance import Instance, numpy_dtype
+from edge_runtime.interpreter import Placement, is_stateful, placements
 from edge_runtime.tensor_spec import Array, TensorSpec
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
+    from edge_runtime.memory_budget import MemoryBudget
 
-__all__ = ["Inputs", "Model"]
+__all__ = ["Inputs", "LentInstance", "Model"]
 
 Inputs: TypeAlias = Mapping[str, Array] | Array
 
@@ -31,15 +35,27 @@ class Model:
     already quantised. Quantised outputs come back as float32, unless `dequantize` is false. Everything else must
     have exactly the shape and type that `inputs` lists: a silent cast hides mistakes that cost accuracy.
 
-    A model may be called from many threads; calls take turns. The arrays that `run` returns are the caller's own.
+    A model may be called from many threads: as many calls as it has `instances` run at once, others wait for their
+    turn. Instances are made when they are first needed. They share the weights as the file has them; what kernels
+    pack for speed, and working memory, each has to itself. Of a model with free dimensions each instance keeps what it
+    allocated for the sizes it ran last, and a call goes to the one that has its sizes.
+
+    The arrays that `run` returns are the caller's own; `borrow` gives the interpreter's memory itself.
 
     Args:
         source: A `Bundle`, a path to an `.edge` or `.tflite` file, or a `.tflite` file's bytes.
         num_threads: Threads that one invocation may use.
         dequantize: Whether quantised outputs are returned as float32 real values.
+        instances: Calls that may run at once, and sizes that are kept allocated.
+        states: For a streaming model, the output that each state input takes its next value from. Both are then no
+            longer among `inputs` and `outputs`; states begin as zero. Models with variables carry these on by
+            themselves. Either kind has one instance, and is one stream; `reset` begins another.
+        budget: A limit on memory that it shares with other models: it may be unloaded while it is idle, and is loaded
+            again when it is called.
 
     Raises:
-        HybridgeError: `file-not-found`, `bundle-damaged`, `model-invalid`.
+        HybridgeError: `file-not-found`, `bundle-damaged`, `model-invalid`; `usage` for a setting that cannot be;
+            `memory-budget` for a model that does not fit.
 
     Example:
         >>> model = Model("digits-1.0.edge")
@@ -53,24 +69,50 @@ class Model:
         *,
         num_threads: int = 1,
         dequantize: bool = True,
+        instances: int = 1,
+        states: Mapping[str, str] | None = None,
+        budget: MemoryBudget | None = None,
     ):
         self.bundle, self.name, content = _open(source)
-        if num_threads < 1:
+        for what, number in (("num_threads", num_threads), ("instances", instances)):
+            if number < 1:
+                raise HybridgeError(
+                    ErrorCode.USAGE, f"model '{self.name}'", received=f"{what}={number}", expected="1 or more"
+                )
+        self.num_threads, self.instances = num_threads, instances
+        self._content, self._dequantize = content, dequantize
+        self.states = dict(states or {})
+        self.budget = budget
+        self.memory_bytes, self.last_used = 0, time.monotonic()
+        # Packed weights and working memory: until it is measured, about what the file has once more.
+        self._instance_bytes = len(content)
+        self._changed = threading.Condition(threading.Lock())
+        self._idle: deque[Instance] = deque()
+        self._made, self._waiting, self._closed = 0, 0, False
+        if self.states:
+            self._check_states()
+        if budget is not None:
+            budget.join(self)
+        first = self._load()
+        self._made = 1
+        self._idle.append(first)
+        self.signature_key = first.signature_key
+        self.inputs: tuple[TensorSpec, ...] = tuple(writer.spec for writer in first.writers.values())
+        self.outputs: tuple[TensorSpec, ...] = self._output_specs(first)
+        self.stateful = bool(self.states) or is_stateful(first.interpreter)
+        if self.stateful and instances > 1:
             raise HybridgeError(
                 ErrorCode.USAGE,
                 f"model '{self.name}'",
-                received=f"num_threads={num_threads}",
-                expected="1 or more",
+                received=f"instances={instances}, for a model that carries a state from run to run",
+                expected="instances=1",
+                fix="load it once for each stream",
             )
-        self.num_threads = num_threads
-        self._interpreter = load_interpreter(content, num_threads=num_threads, name=self.name)
-        self.signature_key, inputs, outputs = signature_tensors(self._interpreter)
-        self.inputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in inputs)
-        self.outputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in outputs)
-        self._writers = {tensor.spec.name: _InputSlot(self, self._interpreter, tensor) for tensor in inputs}
-        self._readers = [_OutputSlot(self._interpreter, tensor, dequantize) for tensor in outputs]
-        self._output_names = {reader.name for reader in self._readers}
-        self._lock = threading.Lock()
+        self._ports = {spec.name: _Port(self.name, spec) for spec in self.inputs}
+        self._output_names = {spec.name for spec in self.outputs}
+        # With one instance there is nothing to choose by size.
+        self._chooses = instances > 1 and any(spec.is_dynamic for spec in self.inputs)
+        self._batchable = self._takes_batches()
 
     def run(self, inputs: Inputs, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Runs the model once.
@@ -85,37 +127,289 @@ class Model:
 
         Raises:
             HybridgeError: `input-missing`, `input-unknown`, `input-shape`, `input-dtype`, `output-unknown` before
-                anything runs; `invoke-failed` when the interpreter gives up.
+                anything runs; `invoke-failed` when the interpreter gives up; `model-closed`.
         """
-        writers = self._writers
+        ports = self._ports
         named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {self._only_input(): inputs}
-        if named.keys() != writers.keys():
+        if named.keys() != ports.keys():
             self._refuse_names(named)
         # All inputs are checked before any changes the interpreter: a refused call leaves it as it was.
         for name, array in named.items():
-            writers[name].check(array)
+            ports[name].check(array)
         if out is not None and not out.keys() <= self._output_names:
             self._refuse_outputs(out)
-        with self._lock:
-            try:
-                resized = [writers[name].resize(array) for name, array in named.items()]
-                if any(resized):
-                    self._interpreter.allocate_tensors()
-                for name, array in named.items():
-                    writers[name].write(array)
-                self._interpreter.invoke()
-            except (ValueError, RuntimeError) as error:
-                for writer in writers.values():
-                    writer.forget_size()
+        instance = self._take(named)
+        try:
+            return instance.run(named, out)
+        finally:
+            self._give_back(instance)
+
+    def run_many(
+        self, items: Sequence[Mapping[str, Array]], *, batch_size: int = 8
+    ) -> list[dict[str, Array]]:
+        """Runs the model once for each of several inputs, several in one invocation where it takes any batch.
+
+        Items of the same shapes share an invocation, up to `batch_size` of them; other models run item by item.
+
+        Args:
+            items: Inputs as `run` takes them; where batches are possible each has as many rows as it likes.
+            batch_size: Items that one invocation may have.
+
+        Returns:
+            Outputs of each item, in the items' order.
+
+        Raises:
+            HybridgeError: What `run` raises, for the first item that cannot be run.
+        """
+        if not self._batchable or batch_size < 2 or len(items) < 2:
+            return [self.run(item) for item in items]
+        groups: dict[object, list[int]] = {}
+        for index, item in enumerate(items):
+            # An item that `run` would refuse goes alone and is refused there.
+            key = tuple((name, value.shape[1:], value.dtype.str) for name, value in sorted(item.items()))
+            groups.setdefault(key if item.keys() == self._ports.keys() else index, []).append(index)
+        results: list[dict[str, Array]] = [{}] * len(items)
+        for members in groups.values():
+            for start in range(0, len(members), batch_size):
+                chunk = members[start : start + batch_size]
+                for index, result in zip(chunk, self._run_batch([items[i] for i in chunk]), strict=True):
+                    results[index] = result
+        return results
+
+    def _run_batch(self, items: list[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        if len(items) == 1:
+            return [self.run(items[0])]
+        rows = [next(iter(item.values())).shape[0] for item in items]
+        outputs = self.run({name: np.concatenate([item[name] for item in items]) for name in self._ports})
+        if any(array.shape[0] != sum(rows) for array in outputs.values()):
+            # Its signature says that rows are independent; its outputs say that they are not.
+            self._batchable = False
+            return [self.run(item) for item in items]
+        ends = np.cumsum(rows)
+        return [
+            {name: array[end - count : end] for name, array in outputs.items()}
+            for end, count in zip(ends, rows, strict=True)
+        ]
+
+    @contextmanager
+    def borrow(self) -> Iterator[LentInstance]:
+        """Lends one instance for as long as the block runs, to reach its memory without a copy.
+
+        Example:
+            >>> with model.borrow() as lent:
+            ...     lent.input("image")[...] = pixels
+            ...     lent.invoke()
+            ...     best = lent.output("logits").argmax()
+        """
+        instance = self._take({})
+        try:
+            yield LentInstance(instance)
+        finally:
+            self._give_back(instance)
+
+    def warm_up(
+        self, *, sizes: Mapping[str, int] | None = None, all_instances: bool = True
+    ) -> dict[str, Array]:
+        """Runs the model on zeros, so that the first real input does not pay for allocation and packing.
+
+        Args:
+            sizes: Size of each free dimension, by its name; without it, what the bundle was measured at, else one.
+            all_instances: Also makes and runs the instances that nobody has needed so far.
+
+        Returns:
+            The outputs for zeros.
+        """
+        known = dict(self.bundle.manifest.signature.sizes) if self.bundle else {}
+        known |= sizes or {}
+        names = self._dimension_names()
+        zeros = {}
+        for spec in self.inputs:
+            shape = [
+                known.get(names.get((spec.name, axis), ""), 1) if isinstance(size, str) else size
+                for axis, size in enumerate(spec.shape)
+            ]
+            zeros[spec.name] = np.zeros(shape, numpy_dtype(spec))
+        taken = [self._take(zeros) for _ in range(self.instances if all_instances else 1)]
+        try:
+            outputs: dict[str, Array] = {}
+            for instance in taken:
+                outputs = instance.run(zeros, None)
+                instance.reset()
+        finally:
+            for instance in taken:
+                self._give_back(instance)
+        return outputs
+
+    def reset(self) -> None:
+        """Begins a new stream: states and variables are as they were at the start."""
+        instance = self._take({})
+        try:
+            instance.reset()
+        finally:
+            self._give_back(instance)
+
+    def placements(self) -> tuple[Placement, ...]:
+        """How many of each operator run on accelerated kernels, and how many on the reference ones."""
+        instance = self._take({})
+        try:
+            return placements(instance.interpreter)
+        finally:
+            self._give_back(instance)
+
+    def close(self, *, wait: bool = True) -> None:
+        """Frees the interpreters once running calls are done; the model is not used again.
+
+        Args:
+            wait: Whether to wait for them here.
+        """
+        with self._changed:
+            self._closed = True
+            self._let_go()
+            self._changed.notify_all()
+            while wait and self._made:
+                self._waiting += 1
+                self._changed.wait()
+                self._waiting -= 1
+
+    def unload(self) -> bool:
+        """Frees all interpreters if none is running, until the next call; returns whether it did.
+
+        A model that carries a state from run to run stays.
+        """
+        if self.stateful:
+            return False
+        with self._changed:
+            taken = []
+            while self._idle:
+                taken.append(self._idle.pop())
+            if len(taken) < self._made:
+                self._idle.extend(taken)
+                return False
+            self._made, self.memory_bytes = 0, 0
+            return True
+
+    def _load(self) -> Instance:
+        if self.budget is None:
+            return self._new_instance()
+        instance, taken = self.budget.load(self, self._new_instance, expected_bytes=self._instance_bytes)
+        self._instance_bytes = taken
+        self.memory_bytes += taken
+        return instance
+
+    def _new_instance(self) -> Instance:
+        instance = Instance(
+            self._content,
+            num_threads=self.num_threads,
+            dequantize=self._dequantize,
+            states=self.states,
+            name=self.name,
+        )
+        if self.budget is not None:
+            instance.touch()
+        return instance
+
+    def _check_states(self) -> None:
+        plain = Instance(self._content, num_threads=1, dequantize=False, states={}, name=self.name)
+        ins = {name: writer.spec for name, writer in plain.writers.items()}
+        outs = {spec.name: spec for spec in self._output_specs(plain)}
+        for into, out in self.states.items():
+            if into not in ins or out not in outs or ins[into].dtype != outs[out].dtype:
                 raise HybridgeError(
-                    ErrorCode.INVOKE_FAILED,
-                    f"model '{self.name}'",
-                    received=str(error).strip(),
-                    fix="check that its inputs have sizes and values the model was made for",
-                ) from error
-            if out is None:
-                return {reader.name: reader.read() for reader in self._readers}
-            return {reader.name: reader.read_into(out.get(reader.name)) for reader in self._readers}
+                    ErrorCode.USAGE,
+                    f"states of model '{self.name}'",
+                    received=f"{into} = {out}",
+                    expected=f"an input of {', '.join(ins)} and an output of {', '.join(outs)} of the same type",
+                )
+
+    def _output_specs(self, instance: Instance) -> tuple[TensorSpec, ...]:
+        return tuple(reader.spec for reader in instance.readers.values())
+
+    def _takes_batches(self) -> bool:
+        first = [spec.shape[0] if spec.shape else 1 for spec in (*self.inputs, *self.outputs)]
+        return not self.stateful and bool(first) and all(isinstance(size, str) for size in first)
+
+    def _dimension_names(self) -> dict[tuple[str, int], str]:
+        """The bundle's names of free dimensions; without one, the interpreter's."""
+        specs = self.bundle.manifest.signature.inputs if self.bundle else self.inputs
+        return {
+            (spec.name, axis): size
+            for spec in specs
+            for axis, size in enumerate(spec.shape)
+            if isinstance(size, str)
+        }
+
+    def _take(self, named: Mapping[str, Array]) -> Instance:
+        if self.budget is not None:
+            self.last_used = time.monotonic()
+        if not self._chooses:
+            try:
+                # One bytecode of a deque: no lock is needed to take what lies ready.
+                return self._idle.pop()
+            except IndexError:
+                pass
+        return self._take_or_wait(named)
+
+    def _take_or_wait(self, named: Mapping[str, Array]) -> Instance:
+        with self._changed:
+            # Counted before it looks: whoever gives back after the look sees that someone waits.
+            self._waiting += 1
+            try:
+                while True:
+                    if self._closed:
+                        raise HybridgeError(
+                            ErrorCode.MODEL_CLOSED,
+                            f"model '{self.name}'",
+                            received="a call after it was closed",
+                        )
+                    instance = self._fitting(named)
+                    if instance is not None:
+                        return instance
+                    if self._made < self.instances:
+                        self._made += 1
+                        break
+                    self._changed.wait()
+            finally:
+                self._waiting -= 1
+        try:
+            return self._load()
+        except BaseException as error:
+            with self._changed:
+                self._made -= 1
+                self._changed.notify()
+                has_others = self._made > 0
+            if has_others and isinstance(error, HybridgeError) and error.code is ErrorCode.MEMORY_BUDGET:
+                # No room for one more: this call waits for one that there is.
+                self.instances = self._made
+                return self._take_or_wait(named)
+            raise
+
+    def _fitting(self, named: Mapping[str, Array]) -> Instance | None:
+        """An idle instance that has these sizes; without one, None while another can be made, else the oldest."""
+        if not self._idle:
+            return None
+        if not self._chooses or not named:
+            return self._idle.pop()
+        shapes = {name: array.shape for name, array in named.items()}
+        for instance in self._idle:
+            if instance.shapes == shapes or not instance.shapes:
+                self._idle.remove(instance)
+                return instance
+        return None if self._made < self.instances else self._idle.popleft()
+
+    def _give_back(self, instance: Instance) -> None:
+        self._idle.append(instance)
+        if self._waiting or self._closed:
+            with self._changed:
+                if self._closed:
+                    self._let_go()
+                self._changed.notify_all()
+
+    def _let_go(self) -> None:
+        while self._idle:
+            self._idle.pop()
+            self._made -= 1
+        if not self._made:
+            self.memory_bytes = 0
 
     def _only_input(self) -> str:
         if len(self.inputs) != 1:
@@ -123,18 +417,18 @@ class Model:
                 ErrorCode.INPUT_MISSING,
                 f"model '{self.name}'",
                 received="one array without a name",
-                expected=f"arrays named {', '.join(self._writers)}",
+                expected=f"arrays named {', '.join(self._ports)}",
                 fix="pass a mapping from name to array",
             )
         return self.inputs[0].name
 
     def _refuse_names(self, named: Mapping[str, Any]) -> None:
-        missing = [name for name in self._writers if name not in named]
+        missing = [name for name in self._ports if name not in named]
         raise HybridgeError(
             ErrorCode.INPUT_MISSING if missing else ErrorCode.INPUT_UNKNOWN,
             f"inputs of model '{self.name}'",
             received=", ".join(map(str, named)) or "none",
-            expected=", ".join(self._writers),
+            expected=", ".join(self._ports),
             fix=f"add {', '.join(missing)}" if missing else "leave the others out",
         )
 
@@ -150,114 +444,73 @@ class Model:
         return f"Model({self.name!r}, inputs={[spec.name for spec in self.inputs]})"
 
 
-class _InputSlot:
-    """Checks an array and copies it into the interpreter, quantised if need be."""
+class LentInstance:
+    """An instance of a model whose memory may be read and written directly, as long as it is borrowed.
 
-    def __init__(self, model: Model, interpreter: Interpreter, tensor: Tensor):
-        self.model_name = model.name
-        self.spec = tensor.spec
-        self.index = tensor.index
-        self.interpreter = interpreter
-        # A dimension that may vary has no size until an array brings one.
-        self.shape: tuple[int | str, ...] | None = None if self.spec.is_dynamic else self.spec.shape
-        self.dtype = _numpy_dtype(self.spec)
-        self.quantizer = Quantizer(self.spec.quantization, self.dtype) if self.spec.quantization else None
+    An array that `input` or `output` gives *is* the interpreter's memory, in the tensor's own type: it must be let go
+    before `invoke`, and before the block ends; the interpreter refuses to run while anyone holds one.
+    """
+
+    def __init__(self, instance: Instance):
+        self._instance = instance
+
+    def resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Gives inputs with free dimensions these shapes, all of them by name."""
+        self._instance.prepare({name: np.broadcast_to(np.int8(0), shape) for name, shape in shapes.items()})
+
+    def input(self, name: str) -> Array:
+        """The memory of an input."""
+        return self._instance.writers[name].view()
+
+    def output(self, name: str) -> Array:
+        """The memory of an output, as the last invocation left it."""
+        return self._instance.readers[name].view()
+
+    def invoke(self) -> None:
+        """Runs the model on what its inputs hold.
+
+        Raises:
+            HybridgeError: `invoke-failed`, also when an array of its memory is still held.
+        """
+        self._instance.invoke()
+
+
+class _Port:
+    """Checks what is given for one input."""
+
+    def __init__(self, model_name: str, spec: TensorSpec):
+        self.model_name = model_name
+        self.spec = spec
+        # The last shape that was found to fit: calls mostly bring the same.
+        self.shape: tuple[int | str, ...] = spec.shape
+        self.dtype = numpy_dtype(spec)
+        self.is_quantized = spec.quantization is not None
 
     def check(self, array: Any) -> None:
         """Refuses an array that does not fit."""
         if not isinstance(array, np.ndarray):
             raise self._refusal(ErrorCode.INPUT_DTYPE, type(array).__name__, "a NumPy array")
-        if array.dtype != self.dtype and not (self.quantizer and array.dtype == np.float32):
-            either = f"float32, or {self.dtype} already quantised" if self.quantizer else str(self.dtype)
+        if array.dtype != self.dtype and not (self.is_quantized and array.dtype == np.float32):
+            either = f"float32, or {self.dtype} already quantised" if self.is_quantized else str(self.dtype)
             raise self._refusal(ErrorCode.INPUT_DTYPE, str(array.dtype), either, "cast it with .astype")
-        if array.shape != self.shape and not self.spec.admits(array.shape):
+        if array.shape != self.shape:
+            self._check_shape(array)
+            self.shape = array.shape
+
+    def _check_shape(self, array: Array) -> None:
+        if not self.spec.admits(array.shape):
             expected = f"({', '.join(map(str, self.spec.shape))})"
             raise self._refusal(
                 ErrorCode.INPUT_SHAPE, f"shape {array.shape}", f"shape {expected}", "reshape it"
             )
-        if not array.size and self.spec.is_dynamic:
+        if self.spec.is_dynamic and not array.size:
             # What the file itself declares without elements was converted so; a size that a caller brings was not.
             # Kernels divide by a dimension here and there, and a fault in one ends the process, not the call.
             raise self._refusal(ErrorCode.INPUT_SHAPE, f"shape {array.shape}", "a tensor with elements")
 
-    def resize(self, array: Array) -> bool:
-        """Gives the tensor the size of a checked array; returns whether tensors must be allocated again for it."""
-        if array.shape == self.shape:
-            return False
-        self.interpreter.resize_tensor_input(self.index, list(array.shape))
-        self.shape = array.shape
-        return True
-
-    def forget_size(self) -> None:
-        """After a failure: the next array brings its size again, so that tensors are allocated for it."""
-        if self.spec.is_dynamic:
-            self.shape = None
-
-    def write(self, array: Array) -> None:
-        """Copies an accepted array into the interpreter."""
-        if not array.size:
-            return
-        if self.quantizer is not None and array.dtype != self.dtype:
-            array = self.quantizer.quantize(array)
-        self.interpreter.set_tensor(self.index, array)
-
     def _refusal(self, code: ErrorCode, received: str, expected: str, fix: str = "") -> HybridgeError:
         what = f"input '{self.spec.name}' of model '{self.model_name}'"
         return HybridgeError(code, what, received=received, expected=expected, fix=fix)
-
-
-class _OutputSlot:
-    """Copies an output out of the interpreter, as real values if it is quantised."""
-
-    def __init__(self, interpreter: Interpreter, tensor: Tensor, dequantize: bool):
-        self.name = tensor.spec.name
-        self.index = tensor.index
-        self.interpreter = interpreter
-        # A view of the interpreter's own memory; it must be gone before the next invocation.
-        self.view = interpreter.tensor(tensor.index)
-        self.quantizer = None
-        if dequantize and tensor.spec.quantization is not None:
-            self.quantizer = Quantizer(tensor.spec.quantization, np.dtype(tensor.spec.dtype))
-        self.result_dtype = np.dtype(np.float32 if self.quantizer else _numpy_dtype(tensor.spec))
-
-    def read(self) -> Array:
-        try:
-            if self.quantizer is None:
-                return self.interpreter.get_tensor(self.index)
-            return self.quantizer.dequantize(self.view(), None)
-        except ValueError:
-            # The interpreter has no memory to show for a tensor without elements ("Invalid tensor size.").
-            shape = self._shape()
-            if 0 not in shape:
-                raise
-            return np.empty(shape, self.result_dtype)
-
-    def _shape(self) -> tuple[int, ...]:
-        details = self.interpreter.get_output_details()
-        return next(tuple(map(int, each["shape"])) for each in details if each["index"] == self.index)
-
-    def read_into(self, target: Array | None) -> Array:
-        if target is None:
-            return self.read()
-        # No frame that may raise holds a view: a traceback would keep it, and the interpreter would refuse to run.
-        shape = self.view().shape if target.size else self._shape()
-        if target.shape != shape or target.dtype != self.result_dtype:
-            raise HybridgeError(
-                ErrorCode.INPUT_SHAPE,
-                f"array given for output '{self.name}'",
-                received=f"{target.dtype} of shape {target.shape}",
-                expected=f"{self.result_dtype} of shape {shape}",
-            )
-        if not target.size:
-            return target
-        if self.quantizer is not None:
-            return self.quantizer.dequantize(self.view(), target)
-        np.copyto(target, self.view())
-        return target
-
-
-def _numpy_dtype(spec: TensorSpec) -> np.dtype[Any]:
-    return np.dtype(object if spec.dtype == "string" else spec.dtype)
 
 
 def _open(source: Bundle | bytes | str | PathLike[str]) -> tuple[Bundle | None, str, bytes]:

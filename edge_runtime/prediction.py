@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge_runtime.tensor_spec import Array
+from edge_runtime.tensor_spec import Value
 
 __all__ = ["Prediction", "Reason", "Source", "StageTrace"]
 
@@ -32,6 +32,7 @@ class Reason(StrEnum):
     CLOUD_REFUSED = "cloud-refused"
     MESSAGE_TOO_LARGE = "message-too-large"
     FALLBACK_FAILED = "fallback-failed"
+    DEVICE_DEADLINE = "device-deadline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,17 @@ class StageTrace:
     """What one stage did: how long it took, how sure it was, and where its answer came from.
 
     Attributes:
-        stage: The stage's name; a stage of a nested chain is ``outer/inner``.
+        stage: The stage's name; a stage of a nested chain is ``outer/inner``, an item of several ``stage[index]``.
         device_ms: Wall-clock milliseconds on the device.
         fallback_ms: Wall-clock milliseconds spent deciding whether to ask elsewhere, and asking.
         confidence: Of the answer that stands, in 0..1, where the stage is scored.
         source: Where the answer that stands came from.
         reason: Why from there.
         detail: The reason in a sentence, where there is more to say.
+        label: The label of the most likely class, where the model has labels.
+        tier: Which of the stage's models answered, the first being 0.
+        skipped: Whether the stage did not run, because its condition or what it needs was not there.
+        parts: Traces of what is within: the stages of a nested chain, or each of a stage's items.
     """
 
     stage: str
@@ -55,6 +60,10 @@ class StageTrace:
     source: Source = Source.DEVICE
     reason: Reason = Reason.NO_FALLBACK
     detail: str = ""
+    label: str | None = None
+    tier: int = 0
+    skipped: bool = False
+    parts: tuple[StageTrace, ...] = ()
 
     @property
     def total_ms(self) -> float:
@@ -67,22 +76,26 @@ class Prediction:
     """The answer of a chain to one input.
 
     Attributes:
-        outputs: The chain's outputs by name.
+        outputs: The chain's outputs by name: an array, or a list of arrays for what a stage made for each item. What
+            a stage that was skipped would have made is not there.
         label: The label of the most likely class, where the model has labels.
         confidence: How sure the answer is, in 0..1, where the chain scores it.
         source: Where the answer came from.
         reason: Why from there.
         detail: The reason in a sentence, where there is more to say, such as the error of the cloud.
-        stages: What each stage did and how long it took, in the order they ran.
+        stages: What each stage did and how long it took, in the chain's order.
+        elapsed_ms: Wall-clock milliseconds from the call to the answer; less than the stages' times together where
+            branches ran at once.
     """
 
-    outputs: Mapping[str, Array]
+    outputs: Mapping[str, Value]
     label: str | None = None
     confidence: float | None = None
     source: Source = Source.DEVICE
     reason: Reason = Reason.NO_FALLBACK
     detail: str = ""
     stages: tuple[StageTrace, ...] = ()
+    elapsed_ms: float = 0.0
 
     @property
     def total_ms(self) -> float:

@@ -24,7 +24,10 @@ class _Step:
     params: Mapping[str, Any]
 
     def __call__(self, array: Array) -> Array:
-        return self.operator.run({self.operator.inputs[0]: array}, self.params)[self.operator.outputs[0]]
+        result: Array = self.operator.run({self.operator.inputs[0]: array}, self.params)[
+            self.operator.outputs[0]
+        ]
+        return result
 
 
 class Preprocessor:
@@ -57,7 +60,7 @@ class Preprocessor:
         if name not in self._raw:
             return array
         takes = self._raw[name].takes
-        if not isinstance(array, np.ndarray) or array.dtype != takes.dtype:
+        if not isinstance(array, np.ndarray) or not _is_of_dtype(array, takes.dtype):
             received = str(array.dtype) if isinstance(array, np.ndarray) else type(array).__name__
             raise HybridgeError(
                 ErrorCode.INPUT_DTYPE,
@@ -76,6 +79,10 @@ class Preprocessor:
         for step in self._steps[name]:
             array = step(array)
         return array
+
+
+def _is_of_dtype(array: Array, dtype: str) -> bool:
+    return array.dtype.kind == "U" if dtype == "text" else bool(array.dtype == dtype)
 
 
 def _steps(raw: RawInput) -> list[_Step]:

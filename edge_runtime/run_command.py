@@ -71,8 +71,7 @@ def _open_chain(
     import msgspec
 
     from edge_runtime.bundle import Bundle
-    from edge_runtime.chain import Chain
-    from edge_runtime.chain_file import load_chain
+    from edge_runtime.chain import Chain, load_chain
     from edge_runtime.model import Model
 
     suffix = Path(source).suffix
@@ -151,7 +150,7 @@ def _decode(content: bytes, chain: Chain) -> Array:
     decoded = find_operator("decode").run(
         {"content": np.frombuffer(content, np.uint8)}, {"channels": channels}
     )
-    image = decoded["image"]
+    image: Array = decoded["image"]
     return image[np.newaxis] if len(shape) == 4 else image
 
 

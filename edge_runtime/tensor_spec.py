@@ -7,9 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Array", "Quantization", "TensorSpec"]
+__all__ = ["Array", "Quantization", "TensorSpec", "Value"]
 
 Array: TypeAlias = np.ndarray[Any, Any]
+# What a chain's tensor may hold: an array, or a list of arrays that may differ in shape, such as a crop for each
+# detection. Which of the two is known when a chain is loaded, and not to a type checker.
+Value: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime import ErrorCode, Manifest, Reason
-from edge_runtime.chain_file import ChainFile
+from edge_runtime.chain.chain_file import ChainFile
 from edge_runtime.console import EXIT_CODES
 from edge_runtime.operators import find_operator, operator_names
 

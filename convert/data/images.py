@@ -157,7 +157,8 @@ def _fitted(content: Array, takes: TensorSpec) -> Array:
         {"image": image},
         {"height": height, "width": width, "interpolation": "area" if shrinks else "linear"},
     )["image"]
-    return (image[:, :, 0] if len(takes.shape) == 2 else image).astype(takes.dtype)
+    prepared: Array = (image[:, :, 0] if len(takes.shape) == 2 else image).astype(takes.dtype)
+    return prepared
 
 
 def _class_indices(name: str, folders: Sequence[str], labels: tuple[str, ...]) -> dict[str, int]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.tensor_spec import Array
+from edge_runtime.tensor_spec import Value
+from edge_runtime.tensor_type import ANYTHING, TensorType
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -19,25 +20,47 @@ if TYPE_CHECKING:
 __all__ = ["Operator", "find_operator", "operator", "operator_names"]
 
 _GROUP = "hybridge.operators"
-_BUILTIN = ("tensor", "image", "detection")
+_BUILTIN = (
+    "anchors", "audio", "crop", "detection", "drawing", "image", "image_file", "regions", "tensor", "text", "text_boxes",
+    "tokens",
+)  # fmt: skip
 _registered: dict[str, Operator] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A function with the names of what it takes and gives.
+    """A function with the names and types of what it takes and gives.
 
     Attributes:
         name: What a chain calls it.
         function: The function itself.
-        inputs: Names of its tensors, from the positional parameters.
-        outputs: Names of what it returns; one that returns a bare array has one output.
+        takes: Type of each of its tensors, in the order of the positional parameters.
+        gives: Type of each of its results; one that returns a bare value has one.
     """
 
     name: str
     function: Callable[..., Any]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    takes: Mapping[str, TensorType]
+    gives: Mapping[str, TensorType]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its tensors."""
+        return tuple(self.takes)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its results."""
+        return tuple(self.gives)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its settings and their defaults; one that must be given has `inspect.Parameter.empty`."""
+        return {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(self.function).parameters.values()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Refuses settings that the operator does not have, and missing ones that have no default.
@@ -45,14 +68,9 @@ class Operator:
         Raises:
             HybridgeError: `chain-invalid`.
         """
-        keywords = [
-            parameter
-            for parameter in inspect.signature(self.function).parameters.values()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        ]
-        required = {parameter.name for parameter in keywords if parameter.default is inspect.Parameter.empty}
-        known = {parameter.name for parameter in keywords}
-        if not (required <= params.keys() <= known):
+        known = self.settings
+        required = {name for name, default in known.items() if default is inspect.Parameter.empty}
+        if not (required <= params.keys() <= known.keys()):
             raise HybridgeError(
                 ErrorCode.CHAIN_INVALID,
                 f"settings of operator '{self.name}'",
@@ -61,7 +79,7 @@ class Operator:
                 or "none",
             )
 
-    def run(self, inputs: Mapping[str, Array], params: Mapping[str, Any]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Value], params: Mapping[str, Any]) -> dict[str, Value]:
         """Applies the operator.
 
         Raises:
@@ -74,17 +92,15 @@ class Operator:
             raise
         except Exception as error:
             # The function may be anyone's; whatever it raises is one failed stage, not the end of the program.
-            shapes = ", ".join(
-                f"{name} {np.asarray(value).dtype}{np.shape(value)}" for name, value in inputs.items()
-            )
+            shapes = ", ".join(f"{name} {_shown(value)}" for name, value in inputs.items())
             raise HybridgeError(
                 ErrorCode.OPERATOR_FAILED,
                 f"operator '{self.name}'",
                 received=f"{type(error).__name__}: {error} (on {shapes})",
                 fix="check its inputs and settings",
             ) from error
-        named = result if isinstance(result, Mapping) else {self.outputs[0]: result}
-        if named.keys() != set(self.outputs):
+        named = result if isinstance(result, Mapping) else {next(iter(self.gives)): result}
+        if named.keys() != self.gives.keys():
             raise HybridgeError(
                 ErrorCode.OPERATOR_FAILED,
                 f"operator '{self.name}'",
@@ -95,21 +111,38 @@ class Operator:
 
 
 def operator(
-    name: str, *, outputs: tuple[str, ...] | None = None
+    name: str, *, takes: Mapping[str, str] | None = None, gives: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a function as an operator.
 
     Args:
         name: What chains call it, in kebab-case.
-        outputs: Names of what it returns; without them it returns one array named like its first tensor.
+        takes: Types of its tensors, as `edge_runtime.tensor_type` writes them; a chain that cannot meet them is refused
+            when it is loaded. The name of a setting in a type is that setting's value.
+        gives: Names and types of what it returns; without it, one value named and typed like its first tensor.
+
+    Raises:
+        HybridgeError: `chain-invalid` for a type that is none, or for a second operator of that name.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        inputs = tuple(
+        inputs = [
             parameter.name
             for parameter in inspect.signature(function).parameters.values()
             if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        types = {key: TensorType.parse(text) for key, text in (takes or {}).items()}
+        taken = {key: types.get(key, ANYTHING) for key in inputs}
+        given = {key: TensorType.parse(text) for key, text in (gives or {}).items()} or dict(
+            list(taken.items())[:1]
         )
+        if unknown := sorted(types.keys() - taken.keys()):
+            raise HybridgeError(
+                ErrorCode.CHAIN_INVALID,
+                f"operator '{name}'",
+                received=f"a type for {', '.join(unknown)}",
+                expected=f"types for {', '.join(inputs)}",
+            )
         known = _registered.get(name)
         if known is not None and known.function.__module__ != function.__module__:
             raise HybridgeError(
@@ -119,7 +152,7 @@ def operator(
                 expected=f"one, which {known.function.__module__} has",
                 fix="name it differently",
             )
-        _registered[name] = Operator(name, function, inputs, outputs or inputs[:1])
+        _registered[name] = Operator(name, function, taken, given)
         return function
 
     return register
@@ -149,6 +182,12 @@ def operator_names() -> list[str]:
     """Names of all operators, built in and from installed packages, sorted."""
     _load_builtin()
     return sorted({*_registered, *(point.name for point in _plugins())})
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} items"
+    return f"{np.asarray(value).dtype}{np.shape(value)}"
 
 
 def _load_builtin() -> None:

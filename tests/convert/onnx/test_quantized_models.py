@@ -37,7 +37,7 @@ def test_a_quantised_model_is_computed_in_int8(form: str, per_channel: bool, tmp
     source = open_source(target)
     content = source.export(pinned(source.inputs, 1, source.name, {"image": (1, 3, 16, 16)}))
     device = Model(content)
-    interpreter: Any = device._interpreter
+    interpreter: Any = device._idle[0].interpreter
     tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
     operators = [each for each in interpreter._get_ops_details() if "CONV_2D" in each["op_name"]]
     assert len(operators) >= 3

@@ -205,7 +205,8 @@ def test_a_chain_can_be_a_stage_of_another(make_bundle: MakeBundle, tmp_path: Pa
         '[[stages]]\nname = "chances"\noperator = "softmax"\noutputs = { logits = "chances" }\n'
     )
     prediction = load_chain(tmp_path / "outer.toml").run({"photo": np.ones((1, 8, 8, 1), np.uint8)})
-    assert [trace.stage for trace in prediction.stages] == ["inner/scale", "inner/classify", "chances"]
+    assert [trace.stage for trace in prediction.stages] == ["inner", "chances"]
+    assert [part.stage for part in prediction.stages[0].parts] == ["inner/scale", "inner/classify"]
     assert prediction.outputs["chances"].sum() == pytest.approx(1)
     assert prediction.label in LABELS
     assert prediction.confidence == pytest.approx(prediction.outputs["chances"].max())
@@ -218,7 +219,7 @@ def test_a_chain_can_be_a_stage_of_another(make_bundle: MakeBundle, tmp_path: Pa
         ("[[stages]]\nname = 'a'\noperater = 'scale'", ["operater"]),
         ("not toml at all [", ["TOML"]),
         ("stages = []", ["no stages"]),
-        ("[[stages]]\nname = 'a'", ["model, operator or chain"]),
+        ("[[stages]]\nname = 'a'", ["stage 'a' (line 1)", "model, tiers, operator, chain, join"]),
         (
             "[[stages]]\nname = 'a'\noperator = 'sclae'\n[[stages]]\nname = 'b'\nmodel = 'no.edge'",
             ["sclae", "no.edge"],

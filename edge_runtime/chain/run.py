@@ -1,0 +1,124 @@
+"""One run of a chain: its tensors, and what each stage said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_runtime.chain.join_step import JoinStep
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.prediction import Prediction, StageTrace
+from edge_runtime.tensor_spec import Value
+
+if TYPE_CHECKING:
+    from edge_runtime.chain.chain import Chain
+    from edge_runtime.chain.stage import Stage
+
+__all__ = ["Run"]
+
+
+class Run:
+    """Takes a chain's stages one by one, in any order that their tensors allow, and from any thread.
+
+    Args:
+        chain: The chain.
+        inputs: A value for each of its inputs.
+        deadline: The moment on `time.monotonic` by which the run should be done, or None.
+    """
+
+    def __init__(self, chain: Chain, inputs: Mapping[str, Value], deadline: float | None):
+        self._chain = chain
+        self._tensors: dict[str, Value] = dict(inputs)
+        self._traces: list[StageTrace | None] = [None] * len(chain.stages)
+        self._deadline = deadline
+        self._deadlines = None if deadline is None else chain.pace.deadlines(deadline)
+        self._start = time.perf_counter()
+
+    def step(self, index: int) -> None:
+        """Runs one stage, or passes it over when its condition is false or what it needs was not made.
+
+        Raises:
+            HybridgeError: What the stage raises; `chain-late` when the chain drops what is late and it is.
+        """
+        stage = self._chain.stages[index]
+        tensors = self._tensors
+        if isinstance(stage.step, JoinStep):
+            inputs = {name: tensors[tensor] for name, tensor in stage.inputs.items() if tensor in tensors}
+            is_ready = bool(inputs)
+        else:
+            is_ready = all(tensor in tensors for tensor in stage.inputs.values())
+            inputs = {name: tensors[tensor] for name, tensor in stage.inputs.items()} if is_ready else {}
+        if not is_ready or (stage.when is not None and not stage.when.holds(tensors, self._by_name())):
+            self._traces[index] = StageTrace(stage.name, 0.0, skipped=True)
+            return
+        self._drop_if_late(stage)
+        start = time.perf_counter()
+        try:
+            result = stage.run(inputs, self._deadlines[index] if self._deadlines else None)
+        except HybridgeError:
+            self._chain.metrics.stage_failed(stage.name)
+            raise
+        seconds = time.perf_counter() - start
+        self._chain.pace.saw(index, seconds)
+        self._chain.metrics.stage_ran(stage.name, seconds * 1e3, result.trace)
+        for name, tensor in stage.outputs.items():
+            tensors[tensor] = result.outputs[name]
+        for what, tensor in (stage.report or {}).items():
+            tensors[tensor] = _reported(what, result.trace)
+        self._traces[index] = result.trace
+
+    def finish(self) -> Prediction:
+        """The prediction, once all stages have been taken."""
+        traces = tuple(trace for trace in self._traces if trace is not None)
+        outputs = {name: self._tensors[name] for name in self._chain.outputs if name in self._tensors}
+        elapsed_ms = (time.perf_counter() - self._start) * 1e3
+        scored = [trace for trace in traces if trace.confidence is not None]
+        if not scored:
+            prediction = Prediction(outputs, stages=traces, elapsed_ms=elapsed_ms)
+        else:
+            last = scored[-1]
+            prediction = Prediction(
+                outputs,
+                last.label,
+                last.confidence,
+                last.source,
+                last.reason,
+                last.detail,
+                stages=traces,
+                elapsed_ms=elapsed_ms,
+            )
+        self._chain.metrics.chain_ran(prediction)
+        return prediction
+
+    def _by_name(self) -> dict[str, StageTrace]:
+        return {trace.stage: trace for trace in self._traces if trace is not None}
+
+    def _drop_if_late(self, stage: Stage) -> None:
+        if self._deadline is None or self._chain.late == "finish" or time.monotonic() < self._deadline:
+            return
+        late_ms = (time.monotonic() - self._deadline) * 1e3
+        raise HybridgeError(
+            ErrorCode.CHAIN_LATE,
+            f"chain '{self._chain.name}'",
+            received=f"its deadline {late_ms:.0f} ms ago, before stage '{stage.name}'",
+            expected="to be done by then",
+            fix="allow more time, or set late = 'finish' to have the answer anyway",
+        )
+
+
+def _reported(what: str, trace: StageTrace) -> Value:
+    """What a stage says of its answer, as a tensor: one value, or one for each of its items."""
+    if not trace.parts:
+        return _as_array(what, [trace])[0]
+    return _as_array(what, list(trace.parts))
+
+
+def _as_array(what: str, traces: list[StageTrace]) -> Value:
+    if what == "confidence":
+        return np.array(
+            [np.nan if each.confidence is None else each.confidence for each in traces], np.float32
+        )
+    return np.array([str(getattr(each, what) or "") for each in traces], dtype=np.str_)

@@ -1,0 +1,343 @@
+"""A chain over a stream: several frames under way at once, each in another stage, answered in their order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.frame import Frame, StreamResult
+
+if TYPE_CHECKING:
+    from edge_runtime.chain.chain import Chain
+    from edge_runtime.chain.run import Run
+    from edge_runtime.prediction import Prediction
+
+__all__ = ["Overflow", "Stream"]
+
+Overflow: TypeAlias = Literal["block", "drop-oldest", "drop-newest"]
+_OVERFLOWS = ("block", "drop-oldest", "drop-newest")
+
+
+class Stream:
+    """Runs a chain over the frames of a source and gives the answers in the frames' order.
+
+    The stages are a pipeline. Workers take whichever stage of whichever frame can run, the oldest frame first: a model
+    runs as many frames at once as it has instances, one that carries a state takes them in order, operators run
+    anywhere. So no thread is tied to a stage, and a slow stage has all workers that it can use. Every line is bounded:
+    `queue_size` frames wait at the entrance, one frame more than there are workers is under way or waits for the
+    reader. A reader that is slow therefore holds up the stages, these the entrance, and that the source; or frames are
+    dropped there.
+
+    A frame that fails is answered with its error, and the stream goes on. A frame that is late in a chain that drops
+    what is late, and one that found the entrance full, is not answered; its number is missing. The chain's metrics
+    count both.
+
+    Use it as a context manager, or iterate to its end: either stops its threads, and closes a source that still waits.
+
+    Raises:
+        HybridgeError: `usage` for a setting that cannot be; while iterating, what the source itself raises, once all
+            frames before it are answered.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        source: Iterable[Any],
+        *,
+        queue_size: int,
+        overflow: Overflow,
+        workers: int | None,
+    ):
+        count = workers or os.cpu_count() or 1
+        if overflow not in _OVERFLOWS or queue_size < 1 or count < 1:
+            raise HybridgeError(
+                ErrorCode.USAGE,
+                "stream",
+                received=f"overflow='{overflow}', queue_size={queue_size}, workers={count}",
+                expected=f"overflow one of {', '.join(_OVERFLOWS)}, and at least one of the others",
+            )
+        self._chain, self._source = chain, source
+        self._queue_size, self._overflow = queue_size, overflow
+        self._limit = count + 1
+        self._lock = threading.Lock()
+        self._has_work = threading.Condition(self._lock)
+        self._has_result = threading.Condition(self._lock)
+        self._has_room = threading.Condition(self._lock)
+        self._entrance: deque[tuple[int, Frame | HybridgeError]] = deque()
+        self._flights: deque[_Flight] = deque()
+        self._running = [0] * len(chain.stages)
+        self._capacity = [stage.step.instances for stage in chain.stages]
+        self._in_order = [stage.step.stateful for stage in chain.stages]
+        self._source_ended = False
+        self._source_error: BaseException | None = None
+        self._stopped = False
+        self._threads = [
+            threading.Thread(target=self._feed, name="hybridge-source", daemon=True),
+            *(
+                threading.Thread(target=self._work, name=f"hybridge-stream-{number}", daemon=True)
+                for number in range(count)
+            ),
+        ]
+        chain.reset()
+        for thread in self._threads:
+            thread.start()
+
+    def __iter__(self) -> Iterator[StreamResult]:
+        try:
+            while (result := self.next_result()) is not None:
+                yield result
+        finally:
+            self.close()
+
+    def next_result(self) -> StreamResult | None:
+        """Waits for the next frame's answer; None when there are no more.
+
+        Raises:
+            HybridgeError: What the source raised.
+        """
+        while True:
+            with self._lock:
+                while not self._stopped and not (self._flights and self._flights[0].is_over):
+                    if self._source_ended and not self._entrance and not self._flights:
+                        if self._source_error is not None:
+                            error, self._source_error = self._source_error, None
+                            raise error
+                        return None
+                    self._has_result.wait()
+                if self._stopped:
+                    return None
+                flight = self._flights.popleft()
+                self._chain.metrics.stream_holds(in_flight=-1)
+                self._has_work.notify()
+            result = self._result(flight)
+            if result is not None:
+                return result
+
+    def close(self) -> None:
+        """Stops after the stages that are running; frames under way are given up, a source that waits is closed."""
+        with self._lock:
+            first = not self._stopped
+            self._stopped = True
+            for condition in (self._has_work, self._has_result, self._has_room):
+                condition.notify_all()
+        if not first:
+            return
+        stop_source = getattr(self._source, "close", None)
+        if callable(stop_source) and self._threads[0].is_alive() and not isinstance(self._source, Iterator):
+            # A source that waits for a device cannot see that nobody listens any more.
+            stop_source()
+        for thread in self._threads[1:]:
+            thread.join()
+        # Only a source without `close` can still be waiting; its thread ends with its next frame, or the process.
+        self._threads[0].join(timeout=1.0)
+        with self._lock:
+            self._chain.metrics.stream_holds(waiting=-len(self._entrance), in_flight=-len(self._flights))
+            for flight in self._flights:
+                for index in flight.ready:
+                    self._chain.metrics.stage_waits(self._chain.stages[index].name, -1)
+            self._entrance.clear()
+            self._flights.clear()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _feed(self) -> None:
+        """The source's thread."""
+        try:
+            for index, given in enumerate(self._source):
+                if not self._enter(index, self._as_frame(given, index)):
+                    break
+        except BaseException as error:  # raised again where the stream is read
+            self._source_error = error
+        with self._lock:
+            self._source_ended = True
+            self._has_result.notify_all()
+            self._has_work.notify_all()
+
+    def _enter(self, index: int, frame: Frame | HybridgeError) -> bool:
+        metrics = self._chain.metrics
+        with self._lock:
+            while len(self._entrance) >= self._queue_size and not self._stopped:
+                if self._overflow == "block":
+                    self._has_room.wait()
+                    continue
+                metrics.frame_dropped(self._overflow)
+                if self._overflow == "drop-newest":
+                    return True
+                self._entrance.popleft()
+                metrics.stream_holds(waiting=-1)
+            if self._stopped:
+                return False
+            self._entrance.append((index, frame))
+            metrics.stream_holds(waiting=1)
+            self._has_work.notify()
+            return True
+
+    def _as_frame(self, given: Any, index: int) -> Frame | HybridgeError:
+        if isinstance(given, Frame | HybridgeError):
+            return given
+        if isinstance(given, Mapping | np.ndarray):
+            named = given if isinstance(given, Mapping) else {self._chain.inputs[0]: given}
+            return Frame(named, f"frame {index}")
+        return HybridgeError(
+            ErrorCode.INPUT_INVALID,
+            f"frame {index} of the stream",
+            received=type(given).__name__,
+            expected="a Frame, a mapping of arrays or an array",
+        )
+
+    def _work(self) -> None:
+        """A worker's thread."""
+        while True:
+            with self._lock:
+                task = self._next_task()
+                while task is None and not self._stopped:
+                    self._has_work.wait()
+                    task = self._next_task()
+                if self._stopped or task is None:
+                    return
+            flight, index = task
+            if index is None:
+                flight.begin(self._chain)
+            else:
+                flight.step(index)
+            with self._lock:
+                is_last = self._done(flight, index)
+            if is_last:
+                flight.finish()
+                with self._lock:
+                    flight.under_way -= 1
+                    if flight is self._flights[0]:
+                        self._has_result.notify()
+
+    def _next_task(self) -> tuple[_Flight, int | None] | None:
+        """A stage that can run, of the oldest frame that has one; else a new frame; called with the lock held."""
+        for place, flight in enumerate(self._flights):
+            for index in flight.ready if flight.error is None else ():
+                if self._may_run(place, index):
+                    flight.ready.remove(index)
+                    flight.under_way += 1
+                    self._running[index] += 1
+                    self._chain.metrics.stage_waits(self._chain.stages[index].name, -1)
+                    return flight, index
+        if self._entrance and len(self._flights) < self._limit:
+            number, frame = self._entrance.popleft()
+            flight = _Flight(number, frame)
+            self._flights.append(flight)
+            self._chain.metrics.stream_holds(waiting=-1, in_flight=1)
+            self._has_room.notify()
+            return flight, None
+        return None
+
+    def _may_run(self, place: int, index: int) -> bool:
+        capacity = self._capacity[index]
+        if capacity is not None and self._running[index] >= capacity:
+            return False
+        if not self._in_order[index]:
+            return True
+        return all(before.is_over or index in before.taken for before in list(self._flights)[:place])
+
+    def _done(self, flight: _Flight, index: int | None) -> bool:
+        """Makes ready what follows a stage, or a frame's beginning; whether it was the last. The lock is held."""
+        if index is not None:
+            self._running[index] -= 1
+        fresh = flight.advance(self._chain, index)
+        for each in fresh:
+            self._chain.metrics.stage_waits(self._chain.stages[each].name, 1)
+        # This worker takes one task itself; others are for those that wait.
+        self._has_work.notify(max(len(fresh), 1))
+        if not flight.is_over:
+            return False
+        for each in flight.ready:
+            self._chain.metrics.stage_waits(self._chain.stages[each].name, -1)
+        flight.ready.clear()
+        if flight.error is None:
+            flight.under_way += 1
+            return True
+        if flight is self._flights[0]:
+            self._has_result.notify()
+        return False
+
+    def _result(self, flight: _Flight) -> StreamResult | None:
+        frame = flight.frame if isinstance(flight.frame, Frame) else Frame({})
+        if flight.error is not None:
+            self._chain.metrics.chain_failed(flight.error)
+            if flight.error.code is ErrorCode.CHAIN_LATE:
+                self._chain.metrics.frame_dropped(flight.error.code)
+                return None
+            return StreamResult(flight.number, frame, None, flight.error)
+        return StreamResult(flight.number, frame, flight.prediction)
+
+
+class _Flight:
+    """One frame under way."""
+
+    def __init__(self, number: int, frame: Frame | HybridgeError):
+        self.number, self.frame = number, frame
+        self.run: Run | None = None
+        self.prediction: Prediction | None = None
+        self.error: HybridgeError | None = frame if isinstance(frame, HybridgeError) else None
+        self.ready: list[int] = []
+        self.taken: set[int] = set()
+        self._waits: list[set[int]] = []
+        self.under_way = 1  # its beginning
+        self._left = -1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs or is to run."""
+        return not self.under_way and (self.error is not None or not self._left)
+
+    def begin(self, chain: Chain) -> None:
+        """Checks its inputs; its stages are then ready as `advance` finds them."""
+        if isinstance(self.frame, Frame):
+            try:
+                self.run = chain.begin(self.frame.inputs)
+            except HybridgeError as error:
+                self.error = error
+
+    def step(self, index: int) -> None:
+        """Runs one stage; after an error the others are given up."""
+        assert self.run is not None  # noqa: S101 - only frames that have begun have stages that are ready
+        try:
+            self.run.step(index)
+        except HybridgeError as error:
+            self.error = self.error or error
+
+    def finish(self) -> None:
+        """Sums its stages up."""
+        assert self.run is not None  # noqa: S101 - all its stages have run
+        self.prediction = self.run.finish()
+
+    def advance(self, chain: Chain, index: int | None) -> list[int]:
+        """After its beginning, or after a stage: the stages that have become ready."""
+        self.under_way -= 1
+        if self.error is not None:
+            return []
+        if index is None:
+            self._waits = [set(needs) for needs in chain.graph.needs]
+            self._left = len(self._waits)
+            fresh = [each for each, needs in enumerate(self._waits) if not needs]
+        else:
+            self.taken.add(index)
+            self._left -= 1
+            fresh = []
+            for each, needs in enumerate(self._waits):
+                if index in needs:
+                    needs.remove(index)
+                    if not needs:
+                        fresh.append(each)
+        self.ready += fresh
+        return fresh

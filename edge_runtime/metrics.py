@@ -1,0 +1,217 @@
+"""What a chain did since it was loaded: counts, latencies by stage, where answers came from, what was dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edge_runtime.errors import HybridgeError
+    from edge_runtime.prediction import Prediction, StageTrace
+
+__all__ = ["ChainFigures", "Latencies", "Metrics", "StageFigures", "resident_bytes"]
+
+# Percentiles are of so many of the last runs.
+_KEPT = 1024
+
+
+class Latencies:
+    """The last milliseconds of something, how many there were in all and how long they took together."""
+
+    __slots__ = ("_last", "count", "total_ms")
+
+    def __init__(self) -> None:
+        self._last = np.zeros(_KEPT, np.float32)
+        self.count = 0
+        self.total_ms = 0.0
+
+    def add(self, milliseconds: float) -> None:
+        """Counts one."""
+        self._last[self.count % _KEPT] = milliseconds
+        self.count += 1
+        self.total_ms += milliseconds
+
+    def percentiles(self) -> tuple[float, float, float]:
+        """50th, 95th and 99th percentile of the last ones; zero before the first."""
+        if not self.count:
+            return 0.0, 0.0, 0.0
+        p50, p95, p99 = np.percentile(self._last[: min(self.count, _KEPT)], (50, 95, 99))
+        return float(p50), float(p95), float(p99)
+
+
+@dataclass(frozen=True, slots=True)
+class StageFigures:
+    """One stage: runs, failures, items, latency in milliseconds, and where its answers came from."""
+
+    stage: str
+    runs: int
+    errors: int
+    skipped: int
+    items: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    total_ms: float
+    sources: Mapping[str, int] = field(default_factory=dict)
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFigures:
+    """A chain at one moment.
+
+    Attributes:
+        chain: Its name.
+        runs: Answers given.
+        errors: Runs that failed, by error code.
+        dropped: Frames of streams that were dropped, by why: a full queue's policy, or `chain-late`.
+        sources: Answers by where they came from.
+        p50_ms: Median latency of a run, and so on.
+        queue_depth: Frames that wait at the entrance of running streams.
+        in_flight: Frames under way in running streams.
+        memory_bytes: Resident memory of the process.
+        stages: Each stage.
+    """
+
+    chain: str
+    runs: int
+    errors: Mapping[str, int]
+    dropped: Mapping[str, int]
+    sources: Mapping[str, int]
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    total_ms: float
+    queue_depth: int
+    in_flight: int
+    memory_bytes: int
+    stages: tuple[StageFigures, ...]
+
+
+class _Stage:
+    __slots__ = ("errors", "items", "latencies", "skipped", "sources", "waiting")
+
+    def __init__(self) -> None:
+        self.latencies = Latencies()
+        self.errors = 0
+        self.skipped = 0
+        self.items = 0
+        self.waiting = 0
+        self.sources: Counter[str] = Counter()
+
+
+class Metrics:
+    """Counts what a chain does; `figures` reads it at any time, from any thread.
+
+    Args:
+        chain: The chain's name.
+        stages: Names of its stages.
+    """
+
+    def __init__(self, chain: str, stages: Sequence[str]):
+        self.chain = chain
+        self._stages = {name: _Stage() for name in stages}
+        self._latencies = Latencies()
+        self._errors: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
+        self._queue_depth = 0
+        self._in_flight = 0
+        self._lock = threading.Lock()
+
+    def stage_ran(self, stage: str, milliseconds: float, trace: StageTrace) -> None:
+        """Counts one run of a stage."""
+        kept = self._stages[stage]
+        with self._lock:
+            kept.latencies.add(milliseconds)
+            if trace.parts:
+                kept.items += len(trace.parts)
+            if trace.confidence is not None:
+                scored = [part for part in trace.parts if part.confidence is not None] or [trace]
+                for part in scored:
+                    kept.sources[part.source] += 1
+
+    def stage_failed(self, stage: str) -> None:
+        """Counts one run of a stage that raised."""
+        with self._lock:
+            self._stages[stage].errors += 1
+
+    def stage_waits(self, stage: str, change: int) -> None:
+        """Counts frames of streams that wait for a stage."""
+        with self._lock:
+            self._stages[stage].waiting += change
+
+    def chain_ran(self, prediction: Prediction) -> None:
+        """Counts one answer."""
+        with self._lock:
+            self._latencies.add(prediction.elapsed_ms)
+            self._sources[prediction.source] += 1
+            for trace in prediction.stages:
+                if trace.skipped:
+                    self._stages[trace.stage].skipped += 1
+
+    def chain_failed(self, error: HybridgeError) -> None:
+        """Counts one run that gave no answer."""
+        with self._lock:
+            self._errors[error.code] += 1
+
+    def frame_dropped(self, why: str) -> None:
+        """Counts one frame of a stream that was dropped."""
+        with self._lock:
+            self._dropped[why] += 1
+
+    def stream_holds(self, *, waiting: int = 0, in_flight: int = 0) -> None:
+        """Changes how many frames of streams wait, and how many are under way, by so many."""
+        with self._lock:
+            self._queue_depth += waiting
+            self._in_flight += in_flight
+
+    def figures(self) -> ChainFigures:
+        """Everything at this moment."""
+        with self._lock:
+            p50, p95, p99 = self._latencies.percentiles()
+            return ChainFigures(
+                self.chain,
+                self._latencies.count,
+                dict(self._errors),
+                dict(self._dropped),
+                dict(self._sources),
+                p50,
+                p95,
+                p99,
+                self._latencies.total_ms,
+                self._queue_depth,
+                self._in_flight,
+                resident_bytes(),
+                tuple(
+                    StageFigures(
+                        name,
+                        kept.latencies.count,
+                        kept.errors,
+                        kept.skipped,
+                        kept.items,
+                        *kept.latencies.percentiles(),
+                        kept.latencies.total_ms,
+                        dict(kept.sources),
+                        kept.waiting,
+                    )
+                    for name, kept in self._stages.items()
+                ),
+            )
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process (Linux; elsewhere zero, rather than a guess)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    except OSError:
+        return 0
+    import resource
+
+    return pages * resource.getpagesize()
