@@ -45,12 +45,22 @@ def _sequence_mean(rows: Array) -> Array:
     return mean
 
 
+def _ctc(rows: Array) -> Array:
+    best = rows.argmax(axis=-1)
+    kept = best != 0
+    kept[..., 1:] &= best[..., 1:] != best[..., :-1]
+    read = kept.sum(axis=-1)
+    mean: Array = np.where(kept, rows.max(axis=-1), 0).sum(axis=-1) / np.maximum(read, 1)
+    return mean
+
+
 # Each takes probabilities of shape (..., classes) and gives one number a row; the last one a sequence.
 SCORES: Mapping[str, Callable[[Array], Array]] = {
     "max-softmax": _max_softmax,
     "margin": _margin,
     "entropy": _entropy,
     "sequence-mean": _sequence_mean,
+    "ctc": _ctc,
 }
 
 

@@ -14,7 +14,9 @@ from edge_runtime.errors import ErrorCode, HybridgeError, Kind
 __all__ = [
     "EXIT_CODES",
     "emit",
+    "emit_line",
     "format_option",
+    "is_json",
     "report_error",
     "say",
     "table",
@@ -63,11 +65,21 @@ def emit(data: dict[str, Any], text: Callable[[], str]) -> None:
         data: The result, for ``--format json``; anything msgspec can encode.
         text: Makes the form for people; called only when it is wanted.
     """
-    if _output_format.get() == "json":
+    if is_json():
         encoded = msgspec.json.encode(data, enc_hook=_encode)
         click.echo(msgspec.json.format(encoded, indent=2).decode())
     else:
         click.echo(text())
+
+
+def is_json() -> bool:
+    """Whether the verb was asked for JSON."""
+    return _output_format.get() == "json"
+
+
+def emit_line(text: str) -> None:
+    """Writes one of many results, for people, to standard output as it comes."""
+    click.echo(text)
 
 
 def say(message: str) -> None:

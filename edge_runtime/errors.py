@@ -59,6 +59,7 @@ class ErrorCode(StrEnum):
     CLOUD_REFUSED = "cloud-refused"
     MESSAGE_TOO_LARGE = "message-too-large"
     ADDRESS_IN_USE = "address-in-use"
+    DEVICE_UNAVAILABLE = "device-unavailable"
     SOURCE_INVALID = "source-invalid"
     DATA_INVALID = "data-invalid"
     RECIPE_UNKNOWN = "recipe-unknown"
@@ -95,6 +96,7 @@ _KINDS = {
     ErrorCode.CLOUD_DEADLINE: Kind.DEADLINE,
     ErrorCode.MESSAGE_TOO_LARGE: Kind.EXHAUSTED,
     ErrorCode.ADDRESS_IN_USE: Kind.UNAVAILABLE,
+    ErrorCode.DEVICE_UNAVAILABLE: Kind.UNAVAILABLE,
     ErrorCode.CONVERSION_FAILED: Kind.CHECK_FAILED,
     ErrorCode.PARITY_FAILED: Kind.CHECK_FAILED,
     ErrorCode.BUDGET_MISSED: Kind.CHECK_FAILED,

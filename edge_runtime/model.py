@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -74,6 +76,7 @@ class Model:
         budget: MemoryBudget | None = None,
     ):
         self.bundle, self.name, content = _open(source)
+        self.path = Path(source) if isinstance(source, str | PathLike) else None
         for what, number in (("num_threads", num_threads), ("instances", instances)):
             if number < 1:
                 raise HybridgeError(
@@ -89,6 +92,7 @@ class Model:
         self._changed = threading.Condition(threading.Lock())
         self._idle: deque[Instance] = deque()
         self._made, self._waiting, self._closed = 0, 0, False
+        self._pool: ThreadPoolExecutor | None = None
         if self.states:
             self._check_states()
         if budget is not None:
@@ -149,7 +153,8 @@ class Model:
     ) -> list[dict[str, Array]]:
         """Runs the model once for each of several inputs, several in one invocation where it takes any batch.
 
-        Items of the same shapes share an invocation, up to `batch_size` of them; other models run item by item.
+        Items of the same shapes share an invocation, up to `batch_size` of them; other models run item by item. With
+        several instances, so many invocations run at once.
 
         Args:
             items: Inputs as `run` takes them; where batches are possible each has as many rows as it likes.
@@ -161,20 +166,40 @@ class Model:
         Raises:
             HybridgeError: What `run` raises, for the first item that cannot be run.
         """
-        if not self._batchable or batch_size < 2 or len(items) < 2:
-            return [self.run(item) for item in items]
+        chunks = self._chunks(items, batch_size)
+        if self.instances > 1 and len(chunks) > 1:
+            answers = list(
+                self._workers().map(lambda chunk: self._run_batch([items[i] for i in chunk]), chunks)
+            )
+        else:
+            answers = [self._run_batch([items[i] for i in chunk]) for chunk in chunks]
+        results: list[dict[str, Array]] = [{}] * len(items)
+        for chunk, outputs in zip(chunks, answers, strict=True):
+            for index, result in zip(chunk, outputs, strict=True):
+                results[index] = result
+        return results
+
+    def _chunks(self, items: Sequence[Mapping[str, Array]], batch_size: int) -> list[list[int]]:
+        """Indices of the items that share an invocation."""
+        if not self._batchable or batch_size < 2:
+            return [[index] for index in range(len(items))]
         groups: dict[object, list[int]] = {}
         for index, item in enumerate(items):
             # An item that `run` would refuse goes alone and is refused there.
-            key = tuple((name, value.shape[1:], value.dtype.str) for name, value in sorted(item.items()))
-            groups.setdefault(key if item.keys() == self._ports.keys() else index, []).append(index)
-        results: list[dict[str, Array]] = [{}] * len(items)
-        for members in groups.values():
-            for start in range(0, len(members), batch_size):
-                chunk = members[start : start + batch_size]
-                for index, result in zip(chunk, self._run_batch([items[i] for i in chunk]), strict=True):
-                    results[index] = result
-        return results
+            fits = item.keys() == self._ports.keys() and all(array.ndim for array in item.values())
+            key = tuple((name, array.shape[1:], array.dtype.str) for name, array in sorted(item.items()))
+            groups.setdefault(key if fits else index, []).append(index)
+        return [
+            members[start : start + batch_size]
+            for members in groups.values()
+            for start in range(0, len(members), batch_size)
+        ]
+
+    def _workers(self) -> ThreadPoolExecutor:
+        with self._changed:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.instances, f"hybridge-{self.name}")
+            return self._pool
 
     def _run_batch(self, items: list[Mapping[str, Array]]) -> list[dict[str, Array]]:
         if len(items) == 1:
@@ -266,6 +291,8 @@ class Model:
             self._closed = True
             self._let_go()
             self._changed.notify_all()
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)
             while wait and self._made:
                 self._waiting += 1
                 self._changed.wait()

@@ -1,8 +1,7 @@
-"""`hybridge run`: a bundle, a bare `.tflite` or a chain on one input."""
+"""`hybridge run`: a bundle, a bare `.tflite` or a chain, on one input or on a stream of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +9,17 @@ import click
 import numpy as np
 
 from edge_runtime.console import emit, format_option, table, usage_error
-from edge_runtime.errors import ErrorCode, HybridgeError
 
 if TYPE_CHECKING:
     from edge_runtime.chain import Chain
     from edge_runtime.fallback import Fallback
-    from edge_runtime.prediction import Prediction
+    from edge_runtime.prediction import Prediction, StageTrace
     from edge_runtime.tensor_spec import Array
 
 __all__ = ["run"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
+_SINGLE = {*_IMAGES, ".npy", ".npz"}
 
 
 @click.command()
@@ -29,8 +28,44 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
     "--input",
     multiple=True,
     required=True,
-    metavar="[NAME=]FILE",
-    help="An input: .npy, an image, or an .npz with all inputs by name. One input needs no name.",
+    metavar="[NAME=]WHAT",
+    help="An .npy, an image, or an .npz with all inputs by name; one input needs no name. Or a stream: a folder, "
+    "'photos/*.jpg', a video, .wav, .jsonl, camera:0, picamera, mic, or - for JSON lines.",
+)
+@click.option(
+    "--out",
+    multiple=True,
+    metavar="WHERE",
+    help="Where a stream's results go: .jsonl, a folder/ of pictures, .mp4 or .avi; without it, standard output.",
+)
+@click.option(
+    "--draw",
+    multiple=True,
+    metavar="WHAT=TENSOR",
+    help="What pictures and videos show: image, boxes, quads, points or labels, each a tensor of the chain.",
+)
+@click.option("--overwrite", is_flag=True, help="Let --out replace files.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on until stopped: with files that come into a folder, with bundles that are replaced, and a live view.",
+)
+@click.option(
+    "--overflow",
+    type=click.Choice(["block", "drop-oldest", "drop-newest"]),
+    help="When a stream is faster than the chain; by default drop-oldest for cameras and microphones, else block.",
+)
+@click.option(
+    "--queue-size", type=click.IntRange(min=1), default=4, show_default=True, help="Frames that may wait."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads for a stream; one a core by default.")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Answer Prometheus on this port of this machine."
+)
+@click.option(
+    "--memory-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What the models of a chain may take together.",
 )
 @click.option("--fallback", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large.")
 @click.option(
@@ -45,34 +80,80 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
 def run(
     source: str,
     input: tuple[str, ...],  # noqa: A002 - a flag's name is also its key in the environment and in a file
+    out: tuple[str, ...],
+    draw: tuple[str, ...],
+    overwrite: bool,
+    watch: bool,
+    overflow: str | None,
+    queue_size: int,
+    workers: int | None,
+    metrics_port: int | None,
+    memory_mb: float | None,
     fallback: str | None,
     deadline_ms: float | None,
     threshold: float | None,
     num_threads: int,
     digest: str | None,
 ) -> None:
-    """Runs a bundle, a .tflite or a chain (.toml) once and shows the prediction."""
+    """Runs a bundle, a .tflite or a chain (.toml) on an input or a stream, and shows what it says."""
     from edge_runtime.fallback import open_fallback
 
     if fallback is None and (deadline_ms is not None or threshold is not None):
         raise usage_error("--deadline-ms and --threshold say when --fallback is asked; name one")
+    streams = watch or bool(out) or any(_is_stream(entry) for entry in input)
+    if streams and len(input) != 1:
+        raise usage_error("a stream is one --input; JSON lines have several inputs in each line")
+    if not streams and (draw or overflow or workers or metrics_port):
+        raise usage_error("--draw, --overflow, --workers and --metrics-port are for streams")
     asked = None
     if fallback is not None:
         options = {} if deadline_ms is None else {"deadline_s": deadline_ms / 1e3}
         asked = open_fallback(fallback, **options)
-    with _open_chain(source, asked, threshold, num_threads, digest) as chain:
+    with _open_chain(source, asked, threshold, num_threads, digest, memory_mb) as chain:
+        if streams:
+            from edge_runtime.run_stream import StreamSettings, run_stream
+
+            run_stream(
+                chain,
+                input[0],
+                StreamSettings(
+                    out=out,
+                    draw=draw,
+                    overwrite=overwrite,
+                    watch=watch,
+                    overflow=overflow,
+                    queue_size=queue_size,
+                    workers=workers,
+                    metrics_port=metrics_port,
+                ),
+            )
+            return
         prediction = chain.run(_read_inputs(input, chain))
     emit(_data(prediction), lambda: _text(prediction))
 
 
+def _is_stream(entry: str) -> bool:
+    """Whether an input is many frames, and not one file of one."""
+    path = Path(entry.rpartition("=")[2])
+    return path.suffix.lower() not in _SINGLE or "*" in entry or path.is_dir()
+
+
 def _open_chain(
-    source: str, fallback: Fallback | None, threshold: float | None, num_threads: int, digest: str | None
+    source: str,
+    fallback: Fallback | None,
+    threshold: float | None,
+    num_threads: int,
+    digest: str | None,
+    memory_mb: float | None,
 ) -> Chain:
     import msgspec
 
     from edge_runtime.bundle import Bundle
     from edge_runtime.chain import Chain, load_chain
+    from edge_runtime.memory_budget import MemoryBudget
     from edge_runtime.model import Model
+
+    budget = None if memory_mb is None else MemoryBudget(int(memory_mb * 1e6))
 
     suffix = Path(source).suffix
     if suffix == ".toml":
@@ -80,11 +161,11 @@ def _open_chain(
             raise usage_error(
                 "a chain names its fallbacks and models itself; --fallback and --digest are for one model"
             )
-        return load_chain(source)
+        return load_chain(source, budget=budget)
     if suffix != ".edge" and digest is not None:
         raise usage_error("--digest is for a bundle")
     bundle = Bundle.open(source, digest=digest) if suffix == ".edge" else None
-    model = Model(bundle or source, num_threads=num_threads)
+    model = Model(source if digest is None else bundle or source, num_threads=num_threads, budget=budget)
     confidence = bundle.manifest.confidence if bundle else None
     if confidence is not None and threshold is not None:
         confidence = msgspec.structs.replace(confidence, threshold=threshold)
@@ -92,70 +173,41 @@ def _open_chain(
 
 
 def _read_inputs(given: tuple[str, ...], chain: Chain) -> dict[str, Array]:
+    from edge_runtime.files import read_file
+    from edge_runtime.sources.file_value import read_arrays
+
     inputs: dict[str, Array] = {}
     for entry in given:
         name, equals, path = entry.rpartition("=")
-        if not equals and Path(path).suffix == ".npz":
-            inputs.update(_read_npz(path))
+        suffix = Path(path).suffix.lower()
+        if not equals and suffix == ".npz":
+            inputs.update(read_arrays(path, name=""))
             continue
         if not equals and len(chain.inputs) != 1:
             raise usage_error(f"--input {path} has no name; the inputs are {', '.join(chain.inputs)}")
         name = name or chain.inputs[0]
-        inputs[name] = _read_bytes(path) if _takes_bytes(chain, name) else _read_array(path, chain)
+        if takes_bytes(chain, name):
+            inputs[name] = np.frombuffer(read_file(path), np.uint8)
+        elif suffix in _IMAGES:
+            inputs[name] = _read_image(path, chain, name)
+        else:
+            inputs.update(read_arrays(path, name=name))
     return inputs
 
 
-def _takes_bytes(chain: Chain, tensor: str) -> bool:
-    # An operator's tensor `content` is a file's bytes, as `decode` takes them.
+def takes_bytes(chain: Chain, tensor: str) -> bool:
+    """Whether a chain takes a file's bytes for an input and decodes them itself."""
     return any(stage.inputs.get("content") == tensor for stage in chain.stages)
 
 
-def _read_bytes(path: str) -> Array:
-    from edge_runtime.files import read_file
-
-    return np.frombuffer(read_file(path), np.uint8)
-
-
-def _read_npz(path: str) -> Mapping[str, Array]:
-    from edge_runtime.files import read_file
-
-    read_file(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, TypeError) as error:
-        raise _unreadable(path, error, "an .npz archive of arrays") from error
-
-
-def _read_array(path: str, chain: Chain) -> Array:
-    from edge_runtime.files import read_file
-
-    content = read_file(path)
-    if Path(path).suffix.lower() in _IMAGES:
-        return _decode(content, chain)
-    try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error, "an .npy array or an image") from error
-    return array
-
-
-def _decode(content: bytes, chain: Chain) -> Array:
-    from edge_runtime.operators import find_operator
+def _read_image(path: str, chain: Chain, name: str) -> Array:
+    from edge_runtime.sources.file_value import read_image
 
     # A model that says how many channels and whether a batch of one it takes is given that.
-    specs = chain.stages[0].input_specs  # of a chain of one model; operators take an image as it is
-    shape = specs[0].shape if specs else ()
-    channels = 1 if shape and shape[-1] == 1 else 3
-    decoded = find_operator("decode").run(
-        {"content": np.frombuffer(content, np.uint8)}, {"channels": channels}
-    )
-    image: Array = decoded["image"]
+    spec = chain.input_specs.get(name)
+    shape = spec.shape if spec else ()
+    image = read_image(path, channels=1 if shape and shape[-1] == 1 else 3)
     return image[np.newaxis] if len(shape) == 4 else image
-
-
-def _unreadable(path: str, error: Exception, expected: str) -> HybridgeError:
-    return HybridgeError(ErrorCode.INPUT_INVALID, f"file '{path}'", received=str(error), expected=expected)
 
 
 def _data(prediction: Prediction) -> dict[str, Any]:
@@ -168,6 +220,7 @@ def _data(prediction: Prediction) -> dict[str, Any]:
         "outputs": dict(prediction.outputs),
         "stages": prediction.stages,
         "total_ms": prediction.total_ms,
+        "elapsed_ms": prediction.elapsed_ms,
     }
 
 
@@ -180,12 +233,27 @@ def _text(prediction: Prediction) -> str:
             f"{label}confidence {prediction.confidence:.4f}, from the {prediction.source} ({because})",
             "",
         ]
-    for name, array in prediction.outputs.items():
-        shown = np.array2string(array, precision=4, threshold=20, suppress_small=True)
-        lines.append(f"{name}: {array.dtype} {array.shape}\n{shown}")
-    rows = [
-        (trace.stage, f"{trace.device_ms:.3f}", f"{trace.fallback_ms:.3f}", str(trace.source))
-        for trace in prediction.stages
-    ]
-    lines += ["", table(rows, header=("stage", "device ms", "fallback ms", "answer"))]
+    for name, value in prediction.outputs.items():
+        if isinstance(value, list):
+            lines.append(
+                f"{name}: {len(value)} items" + "".join(f", {each.dtype} {each.shape}" for each in value[:3])
+            )
+            continue
+        shown = np.array2string(value, precision=4, threshold=20, suppress_small=True)
+        lines.append(f"{name}: {value.dtype} {value.shape}\n{shown}")
+    rows = [row for trace in prediction.stages for row in _rows(trace, 0)]
+    lines += ["", table(rows, header=("stage", "items", "device ms", "fallback ms", "answer"))]
     return "\n".join(lines)
+
+
+def _rows(trace: StageTrace, depth: int) -> list[tuple[str, ...]]:
+    """A row for a stage, and one for each stage of a nested chain; items are counted only."""
+    nested = [part for part in trace.parts if "/" in part.stage and not part.stage.endswith("]")]
+    row = (
+        "  " * depth + trace.stage,
+        "" if nested or not trace.parts else str(len(trace.parts)),
+        "skipped" if trace.skipped else f"{trace.device_ms:.3f}",
+        f"{trace.fallback_ms:.3f}",
+        str(trace.source),
+    )
+    return [row, *(inner for part in nested for inner in _rows(part, depth + 1))]

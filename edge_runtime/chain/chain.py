@@ -12,11 +12,15 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from edge_runtime.chain.chain_step import ChainStep
+from edge_runtime.chain.foreach import Foreach
 from edge_runtime.chain.graph import Graph, find_problems
+from edge_runtime.chain.model_step import ModelStep
 from edge_runtime.chain.pace import Pace
 from edge_runtime.chain.run import Run
 from edge_runtime.chain.stage import Stage
 from edge_runtime.chain.stream import Overflow, Stream
+from edge_runtime.chain.swap import Canary, TierSlot
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Fallback
 from edge_runtime.frame import Frame, StreamResult
@@ -212,6 +216,55 @@ class Chain:
         """A run whose stages the caller takes himself, as streams do."""
         seconds = self.deadline_s if deadline_s is None else deadline_s
         return Run(self, self._named(inputs), None if seconds is None else time.monotonic() + seconds)
+
+    def model_slots(self) -> dict[str, TierSlot]:
+        """Where models can be swapped: by the stage's name, ``outer/inner`` within a nested chain.
+
+        Further tiers of a stage have their number behind a colon, such as ``classify:2``.
+        """
+        slots: dict[str, TierSlot] = {}
+        for stage in self.stages:
+            step = stage.step.step if isinstance(stage.step, Foreach) else stage.step
+            if isinstance(step, ModelStep):
+                for number, slot in enumerate(step.slots, 1):
+                    slots[stage.name if number == 1 else f"{stage.name}:{number}"] = slot
+            elif isinstance(step, ChainStep):
+                slots |= {f"{stage.name}/{name}": slot for name, slot in step.chain.model_slots().items()}
+        return slots
+
+    def swap(
+        self,
+        stage: str,
+        source: Bundle | str | PathLike[str],
+        *,
+        canary: Canary | None = None,
+        trial_calls: int = 100,
+    ) -> None:
+        """Replaces a stage's model by a newer one while calls go on; none is dropped.
+
+        The new bundle is loaded, verified, warmed and compared with the model in use before any call sees it. For
+        `trial_calls` calls the old model stays loaded: if the new one fails meanwhile, the old one answers that call
+        and all later ones.
+
+        Args:
+            stage: One of `model_slots`.
+            source: The new bundle, or a path to it.
+            canary: An input on which both must agree; without it, the new one must give finite outputs for zeros.
+            trial_calls: Calls after which the old model is freed.
+
+        Raises:
+            HybridgeError: What opening the bundle raises; `swap-refused` for a model of another signature, or one that
+                fails or disagrees on the canary input. The model in use then goes on.
+        """
+        slots = self.model_slots()
+        if stage not in slots:
+            raise HybridgeError(
+                ErrorCode.MODEL_UNKNOWN,
+                f"stage of chain '{self.name}'",
+                received=f"'{stage}'",
+                expected=f"one of {', '.join(slots) or 'none: it has no models'}",
+            )
+        slots[stage].swap(source, canary=canary, trial_calls=trial_calls)
 
     def reset(self) -> None:
         """Begins a new stream in every model that carries a state."""

@@ -84,8 +84,9 @@ class TierEntry(Struct, frozen=True, forbid_unknown_fields=True):
 class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One stage: exactly one of `model`, `tiers`, `operator`, `chain` and `join`.
 
-    Paths, also that of the text file with a label a line, are relative to the chain's file. `states` is for a model
-    that streams: the output that each state input takes its next value from.
+    Paths, also that of the text file with a label a line and of settings whose names end in ``_file``, are relative to
+    the chain's file. `states` is for a model that streams: the output that each state input takes its next value
+    from.
     """
 
     name: str
@@ -260,7 +261,11 @@ class _Loading:
         def build() -> Stage:
             if kind == "operator":
                 return Stage.from_operator(
-                    entry.name, str(entry.operator), inputs=entry.inputs, params=entry.params, **options
+                    entry.name,
+                    str(entry.operator),
+                    inputs=entry.inputs,
+                    params=self._params(entry),
+                    **options,
                 )
             if kind == "join":
                 output = options.pop("outputs").get("joined", "joined")
@@ -289,6 +294,14 @@ class _Loading:
         except HybridgeError as error:
             self._note(title, line, error.message)
             return None
+
+    def _params(self, entry: StageEntry) -> dict[str, Any]:
+        return {
+            key: str(self.path.parent / value)
+            if key.endswith("_file") and isinstance(value, str) and value
+            else value
+            for key, value in entry.params.items()
+        }
 
     def _tiers(self, entry: StageEntry) -> list[Tier]:
         described = entry.tiers or (

@@ -69,6 +69,8 @@ class Foreach:
             for name, kind in given.items()
         }
         inner = self.step.infer(items)
+        # What is known of the items decides how results are gathered: more have one shape than the step declares.
+        self._templates = {name: _template(kind, lifted=self._lifts) for name, kind in inner.gives.items()}
         return Inference(
             {name: self._gathered(name, kind) for name, kind in inner.gives.items()},
             {

@@ -271,7 +271,7 @@ class Stream:
         return False
 
     def _result(self, flight: _Flight) -> StreamResult | None:
-        frame = flight.frame if isinstance(flight.frame, Frame) else Frame({})
+        frame = flight.frame if isinstance(flight.frame, Frame) else Frame({}, flight.frame.what)
         if flight.error is not None:
             self._chain.metrics.chain_failed(flight.error)
             if flight.error.code is ErrorCode.CHAIN_LATE:

@@ -154,7 +154,7 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
         kernels = _spread(kernels, dilations)
         kernel = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
     sizes = tensor.shape.as_list()[1:-1]
-    if None in sizes:
+    if None in sizes and not (_keeps_its_pads(node) and kernel == strides and groups == 1):
         raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
     pads, extra = _transposed_pads(node, sizes, kernel, strides)
     if spatial == 1:
@@ -170,6 +170,8 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
         and not any(extra)
     ):
         return Value.of(_blocks(tensor, kernels, bias), x.dtype, order)
+    if None in sizes:
+        raise Unsupported("the size of its input is not known", "fix it with --input NAME:SHAPE")
     if groups > 1 and len(sizes) == 2:
         result = _stuffed(tensor, kernels, groups, strides, pads, extra)
     else:
@@ -185,20 +187,26 @@ def conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = No
     return Value.of(result, x.dtype, order)
 
 
+def _keeps_its_pads(node: Node) -> bool:
+    """Whether what is cut from its result does not depend on the size of its input."""
+    return node.attribute("auto_pad", "NOTSET") == "NOTSET" and node.attribute("output_shape") is None
+
+
 def _transposed_pads(
-    node: Node, sizes: list[int], kernel: list[int], strides: list[int]
+    node: Node, sizes: list[int | None], kernel: list[int], strides: list[int]
 ) -> tuple[Pads, list[int]]:
     """What is cut from each end of the full result, and what is added at its far end."""
     spatial = len(sizes)
     extra = list(node.attribute("output_padding", [0] * spatial))
-    full = [(size - 1) * stride + k for size, stride, k in zip(sizes, strides, kernel, strict=True)]
     automatic = node.attribute("auto_pad", "NOTSET")
     shape = node.attribute("output_shape")
-    if automatic.startswith("SAME") and shape is None:
-        shape = [size * stride for size, stride in zip(sizes, strides, strict=True)]
-    if shape is None:
+    if shape is None and not automatic.startswith("SAME"):
         flat = node.attribute("pads", [0] * (2 * spatial))
         return list(zip(flat[:spatial], flat[spatial:], strict=True)), extra
+    known = [size or 0 for size in sizes]  # only without them do callers have none
+    full = [(size - 1) * stride + k for size, stride, k in zip(known, strides, kernel, strict=True)]
+    if shape is None:
+        shape = [size * stride for size, stride in zip(known, strides, strict=True)]
     cut = [each + more - wanted for each, more, wanted in zip(full, extra, shape[-spatial:], strict=True)]
     pads = []
     for axis, total in enumerate(cut):

@@ -160,7 +160,8 @@ def _resized(
     else:
         factors = [np.float32(factor) for factor in np.asarray(scales).reshape(-1)]
         if any(own is None and factor != 1 for own, factor in zip(known, factors, strict=True)):
-            raise _unknown_size()
+            by_axis = dict(zip(axes, factors, strict=True))
+            return _repeated(x, manner, [by_axis.get(axis, np.float32(1)) for axis in range(x.rank)])
         # As shape inference multiplies, in float32.
         sizes = [
             1 if own is None else int(np.floor(np.float32(own) * factor))
@@ -179,6 +180,26 @@ def _resized(
         if not plan.is_identity(own):
             plans[axis] = plan
     return _applied(x, plans, manner) if plans else x
+
+
+def _repeated(x: Value, manner: _Manner, factors: list[np.float32]) -> Value:
+    """An image of any size, each pixel of which becomes a square of equal ones.
+
+    Copies side by side in the channels are dealt out over the square by DEPTH_TO_SPACE: sizes then follow from the
+    input's own, where a resize operator would want them as numbers or make every tensor behind it dynamic.
+    """
+    factor = int(factors[-1])
+    repeats = _planned(manner, 7, 7 * factor, np.float32(factor), (0.0, 1.0)) if factor > 1 else None
+    if (
+        x.rank != 4
+        or repeats is None
+        or [float(each) for each in factors] != [1, 1, factor, factor]
+        or not np.array_equal(repeats.places, np.arange(7).repeat(factor)[:, None])
+    ):
+        raise _unknown_size()
+    last = x.reordered(channels_last(4))
+    copies = tf.concat([last.flat] * factor**2, axis=-1)
+    return Value.of(tf.nn.depth_to_space(copies, factor), x.dtype, last.order)
 
 
 def _unknown_size() -> Unsupported:

@@ -1,0 +1,141 @@
+"""The models of the sign translator: fetched, converted and trained on first use, then taken from a folder.
+
+Detection, direction and recognition are PP-OCR's (Du et al., "PP-OCR: A Practical Ultra Lightweight OCR System", 2020;
+version 4), from the wheel of `rapidocr-onnxruntime`; the endpoint's larger reader is that of version 5. The network that
+translates and the one that tells fonts apart are trained by this package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.onnx_ocr.models import MODELS, OcrModel, characters, fetch
+from edge_runtime.tensor_spec import Array
+
+if TYPE_CHECKING:
+    from convert import Conversion
+
+__all__ = ["BUNDLES", "READER_FOR_THE_CLOUD", "SignModel", "cache_folder", "prepare"]
+
+_DETECTION, _DIRECTION, _RECOGNITION, _CLOUD_RECOGNITION = MODELS
+
+# Characters beyond those of European languages cost most of a reader's last layer, and a sign in English has none.
+READER_FOR_THE_CLOUD = "reader-v5.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class SignModel:
+    """One model of the translator.
+
+    Attributes:
+        file: Its name in the folder.
+        what: What it is, for the line of progress.
+        make: Writes it, given the folder and the file's path.
+    """
+
+    file: str
+    what: str
+    make: Callable[[Path, Path], None]
+
+
+def cache_folder() -> Path:
+    """Where models are kept: ``$XDG_CACHE_HOME/hybridge/sign``, by default below ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hybridge" / "sign"
+
+
+def prepare(folder: Path, *, say: Callable[[str], None], models: Sequence[SignModel] | None = None) -> Path:
+    """Makes what the folder lacks; returns the folder.
+
+    Args:
+        folder: Where models are kept.
+        say: Takes a line of progress for each model that has to be made.
+        models: Those that are needed; all by default.
+
+    Raises:
+        HybridgeError: What conversion raises.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for model in BUNDLES if models is None else models:
+        path = folder / model.file
+        if not path.exists():
+            say(f"making {model.file}: {model.what}")
+            # Beside it and renamed, so that an interrupted demo leaves no half of a model.
+            unfinished = folder / f"unfinished-{model.file}"
+            try:
+                model.make(folder, unfinished)
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+    return folder
+
+
+def _converted(
+    model: OcrModel, folder: Path, recipe_name: str, shape: tuple[int | str, ...], *, method: str | None = None
+) -> Conversion:
+    """A model that takes images of this shape, channels last; sizes that have names stay free."""
+    import onnx
+
+    from convert import Method, ParityBounds, convert, load_recipe
+    from convert.recipe_options import with_options
+
+    path = fetch(model, folder)
+    name = onnx.load(path, load_external_data=False).graph.input[0].name
+    recipe = load_recipe(recipe_name)
+    if method is not None:
+        recipe = with_options(recipe, method=Method(method))
+    examples = {name: _examples(model)}
+    return convert(
+        path,
+        recipe=recipe,
+        name=f"sign-{model.kind}",
+        shapes={name: shape},
+        channels_last=True,
+        representative=examples if recipe.needs_representative else None,
+        evaluation=examples,
+        # Judged by what it reads, in the benchmark: single probabilities may well differ.
+        bounds=ParityBounds(),
+    )
+
+
+def _examples(model: OcrModel) -> Array:
+    from benchmarks.onnx_ocr.text import lines, pages
+
+    _, _, height, width = model.shape
+    images = (
+        pages(24, size=(height, width), seed=7)
+        if model.kind == "detection"
+        else lines(48, size=(height, width), seed=7)[0]
+    )
+    return images.transpose(0, 2, 3, 1)
+
+
+def _make_detection(folder: Path, path: Path) -> None:
+    shape = (1, "height=320", "width=320", 3)
+    _converted(_DETECTION, folder, "dynamic-int8", shape, method="gptq").save(path)
+
+
+def _make_direction(folder: Path, path: Path) -> None:
+    _converted(_DIRECTION, folder, "weight-only-int8", (1, 48, 192, 3)).save(path)
+
+
+def _make_recognition(folder: Path, path: Path) -> None:
+    _converted(_RECOGNITION, folder, "dynamic-int8", (1, 48, "width=320", 3)).save(path)
+
+
+def _make_characters(folder: Path, path: Path) -> None:
+    listed = characters(fetch(_RECOGNITION, folder), _RECOGNITION)
+    # Without the first, which stands for none.
+    path.write_text("".join(f"{each}\n" for each in listed[1:]), encoding="utf-8")
+
+
+BUNDLES: tuple[SignModel, ...] = (
+    SignModel("detection.edge", "PP-OCRv4 text detection, converted and quantised", _make_detection),
+    SignModel("direction.edge", "PP-OCR text direction, converted and quantised", _make_direction),
+    SignModel("recognition.edge", "PP-OCRv4 text recognition, converted and quantised", _make_recognition),
+    SignModel("characters.txt", "the characters that it reads", _make_characters),
+)
