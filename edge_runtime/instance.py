@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.interpreter import Interpreter, Tensor, load_interpreter, signature_tensors
+from edge_runtime.interpreter import (
+    Interpreter,
+    Tensor,
+    has_resources,
+    load_interpreter,
+    signature_tensors,
+)
 from edge_runtime.quantizer import Quantizer
 from edge_runtime.tensor_spec import Array, TensorSpec
 
@@ -36,16 +42,21 @@ class Instance:
         self, content: bytes, *, num_threads: int, dequantize: bool, states: Mapping[str, str], name: str
     ):
         self.name = name
-        self.interpreter = load_interpreter(content, num_threads=num_threads, name=name)
+        self._content, self._num_threads = content, num_threads
+        self._dequantize, self._carried = dequantize, dict(states)
+        self._load()
+
+    def _load(self) -> None:
+        self.interpreter = load_interpreter(self._content, num_threads=self._num_threads, name=self.name)
         self.signature_key, inputs, outputs = signature_tensors(self.interpreter)
-        carried = set(states.values())
+        states, carried = self._carried, set(self._carried.values())
         self.writers = {
             tensor.spec.name: _Writer(self.interpreter, tensor)
             for tensor in inputs
             if tensor.spec.name not in states
         }
         self.readers = {
-            tensor.spec.name: _Reader(self.interpreter, tensor, dequantize)
+            tensor.spec.name: _Reader(self.interpreter, tensor, self._dequantize)
             for tensor in outputs
             if tensor.spec.name not in carried
         }
@@ -112,6 +123,10 @@ class Instance:
 
     def reset(self) -> None:
         """Sets states and variables back to how they were at the start."""
+        if has_resources(self.interpreter):
+            # The interpreter zeroes variable tensors; for variables of their own it has nothing but a new start.
+            self._load()
+            return
         self.interpreter.reset_all_variables()
         for state in self._states:
             state.reset()
@@ -119,6 +134,13 @@ class Instance:
     def failure(self, error: Exception) -> HybridgeError:
         """The error of a call that the interpreter gave up; the next call brings its sizes again."""
         self.shapes = {}
+        if "reference to internal data" in str(error):
+            return HybridgeError(
+                ErrorCode.INVOKE_FAILED,
+                f"model '{self.name}'",
+                received="a call while an array of its memory is held",
+                fix="let go of what was borrowed from it, then call again",
+            )
         return HybridgeError(
             ErrorCode.INVOKE_FAILED,
             f"model '{self.name}'",

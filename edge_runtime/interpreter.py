@@ -31,6 +31,7 @@ __all__ = [
     "Interpreter",
     "Placement",
     "Tensor",
+    "has_resources",
     "is_stateful",
     "load_interpreter",
     "operator_counts",
@@ -187,22 +188,30 @@ def operator_counts(interpreter: Interpreter) -> dict[str, int]:
 def placements(interpreter: Interpreter) -> tuple[Placement, ...]:
     """Which operators of the main graph run on accelerated kernels, by name.
 
-    The interpreter lists a delegate's node behind those it took; these are what can be reached from the node's
-    outputs backwards without leaving through its inputs.
+    The interpreter lists a delegate's node behind those it took. These are what can be reached from the node's outputs
+    backwards without leaving through its inputs, and what takes a tensor that is made and never leaves the node.
     """
     details = interpreter._get_ops_details()  # type: ignore[attr-defined]
     nodes = [detail for detail in details if detail["op_name"] != "DELEGATE"]
     makers = {int(out): index for index, node in enumerate(nodes) for out in node["outputs"]}
+    users: dict[int, list[int]] = {}
+    for index, node in enumerate(nodes):
+        for tensor in node["inputs"]:
+            users.setdefault(int(tensor), []).append(index)
     taken: set[int] = set()
     for delegate in (detail for detail in details if detail["op_name"] == "DELEGATE"):
         border = {int(tensor) for tensor in delegate["inputs"]}
-        open_ends = [int(tensor) for tensor in delegate["outputs"]]
-        while open_ends:
-            maker = makers.get(open_ends.pop())
-            if maker is None or maker in taken:
+        leaving = {int(tensor) for tensor in delegate["outputs"]}
+        found = [makers[tensor] for tensor in leaving if tensor in makers]
+        while found:
+            index = found.pop()
+            if index in taken:
                 continue
-            taken.add(maker)
-            open_ends += [int(tensor) for tensor in nodes[maker]["inputs"] if int(tensor) not in border]
+            taken.add(index)
+            inner = {int(tensor) for tensor in nodes[index]["inputs"]} - border
+            made = {int(tensor) for tensor in nodes[index]["outputs"]} - leaving
+            found += [makers[tensor] for tensor in inner if tensor in makers]
+            found += [user for tensor in made for user in users.get(tensor, ())]
     names = [node["op_name"] for node in nodes]
     fast = [names[index] for index in taken]
     return tuple(Placement(name, names.count(name), fast.count(name)) for name in sorted(set(names)))
@@ -225,6 +234,12 @@ def is_stateful(interpreter: Interpreter) -> bool:
     """Whether a model has operators that carry a state from one invocation to the next."""
     details = interpreter._get_ops_details()  # type: ignore[attr-defined]
     return not _STATEFUL.isdisjoint(detail["op_name"] for detail in details)
+
+
+def has_resources(interpreter: Interpreter) -> bool:
+    """Whether a model has variables that are no tensors, as TensorFlow's are."""
+    details = interpreter._get_ops_details()  # type: ignore[attr-defined]
+    return any(detail["op_name"] == "VAR_HANDLE" for detail in details)
 
 
 def _specs(details: Mapping[str, Any]) -> tuple[TensorSpec, ...]:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -83,7 +83,7 @@ class Model:
                     ErrorCode.USAGE, f"model '{self.name}'", received=f"{what}={number}", expected="1 or more"
                 )
         self.num_threads, self.instances = num_threads, instances
-        self._content, self._dequantize = content, dequantize
+        self._content, self.dequantize = content, dequantize
         self.states = dict(states or {})
         self.budget = budget
         self.memory_bytes, self.last_used = 0, time.monotonic()
@@ -91,19 +91,19 @@ class Model:
         self._instance_bytes = len(content)
         self._changed = threading.Condition(threading.Lock())
         self._idle: deque[Instance] = deque()
-        self._made, self._waiting, self._closed = 0, 0, False
+        # The first is on its way from here on: nobody may take the model for one that is not loaded.
+        self._made, self._waiting, self._closed = 1, 0, False
         self._pool: ThreadPoolExecutor | None = None
+        self.stateful = bool(self.states)
         if self.states:
             self._check_states()
         if budget is not None:
             budget.join(self)
         first = self._load()
-        self._made = 1
-        self._idle.append(first)
         self.signature_key = first.signature_key
         self.inputs: tuple[TensorSpec, ...] = tuple(writer.spec for writer in first.writers.values())
         self.outputs: tuple[TensorSpec, ...] = self._output_specs(first)
-        self.stateful = bool(self.states) or is_stateful(first.interpreter)
+        self.stateful = self.stateful or is_stateful(first.interpreter)
         if self.stateful and instances > 1:
             raise HybridgeError(
                 ErrorCode.USAGE,
@@ -117,6 +117,8 @@ class Model:
         # With one instance there is nothing to choose by size.
         self._chooses = instances > 1 and any(spec.is_dynamic for spec in self.inputs)
         self._batchable = self._takes_batches()
+        self._batches_checked = False
+        self._idle.append(first)
 
     def run(self, inputs: Inputs, *, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Runs the model once.
@@ -133,13 +135,9 @@ class Model:
             HybridgeError: `input-missing`, `input-unknown`, `input-shape`, `input-dtype`, `output-unknown` before
                 anything runs; `invoke-failed` when the interpreter gives up; `model-closed`.
         """
-        ports = self._ports
         named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {self._only_input(): inputs}
-        if named.keys() != ports.keys():
-            self._refuse_names(named)
         # All inputs are checked before any changes the interpreter: a refused call leaves it as it was.
-        for name, array in named.items():
-            ports[name].check(array)
+        self._check(named)
         if out is not None and not out.keys() <= self._output_names:
             self._refuse_outputs(out)
         instance = self._take(named)
@@ -185,36 +183,54 @@ class Model:
             return [[index] for index in range(len(items))]
         groups: dict[object, list[int]] = {}
         for index, item in enumerate(items):
-            # An item that `run` would refuse goes alone and is refused there.
-            fits = item.keys() == self._ports.keys() and all(array.ndim for array in item.values())
-            key = tuple((name, array.shape[1:], array.dtype.str) for name, array in sorted(item.items()))
-            groups.setdefault(key if fits else index, []).append(index)
+            key = self._batch_key(item)
+            groups.setdefault(index if key is None else key, []).append(index)
         return [
             members[start : start + batch_size]
             for members in groups.values()
             for start in range(0, len(members), batch_size)
         ]
 
+    def _batch_key(self, item: Inputs) -> tuple[object, ...] | None:
+        """What items that can share an invocation have in common; None for one that goes alone.
+
+        One that `run` would refuse does, and is refused there.
+        """
+        if not isinstance(item, Mapping) or item.keys() != self._ports.keys():
+            return None
+        arrays = [item[name] for name in self._ports]
+        if not all(isinstance(array, np.ndarray) and array.ndim and array.size for array in arrays):
+            return None
+        if len({array.shape[0] for array in arrays}) > 1:
+            return None
+        return tuple((array.shape[1:], array.dtype.str) for array in arrays)
+
     def _workers(self) -> ThreadPoolExecutor:
         with self._changed:
+            if self._closed:
+                raise self._closed_error()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.instances, f"hybridge-{self.name}")
             return self._pool
 
     def _run_batch(self, items: list[Mapping[str, Array]]) -> list[dict[str, Array]]:
-        if len(items) == 1:
-            return [self.run(items[0])]
+        if len(items) == 1 or not self._batchable:
+            return [self.run(item) for item in items]
         rows = [next(iter(item.values())).shape[0] for item in items]
         outputs = self.run({name: np.concatenate([item[name] for item in items]) for name in self._ports})
-        if any(array.shape[0] != sum(rows) for array in outputs.values()):
-            # Its signature says that rows are independent; its outputs say that they are not.
-            self._batchable = False
-            return [self.run(item) for item in items]
         ends = np.cumsum(rows)
-        return [
+        results = [
             {name: array[end - count : end] for name, array in outputs.items()}
             for end, count in zip(ends, rows, strict=True)
         ]
+        is_split = all(array.shape[0] == ends[-1] for array in outputs.values())
+        if is_split and not self._batches_checked:
+            # A free first axis need not be one of independent rows: for once an item is also run alone.
+            is_split = self._batches_checked = _alike(self.run(items[0]), results[0])
+        if not is_split:
+            self._batchable = False
+            return [self.run(item) for item in items]
+        return results
 
     @contextmanager
     def borrow(self) -> Iterator[LentInstance]:
@@ -233,19 +249,51 @@ class Model:
             self._give_back(instance)
 
     def warm_up(
-        self, *, sizes: Mapping[str, int] | None = None, all_instances: bool = True
+        self,
+        inputs: Mapping[str, Array] | None = None,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        all_instances: bool = True,
     ) -> dict[str, Array]:
-        """Runs the model on zeros, so that the first real input does not pay for allocation and packing.
+        """Runs the model, so that the first real input does not pay for allocation and packing.
 
         Args:
-            sizes: Size of each free dimension, by its name; without it, what the bundle was measured at, else one.
+            inputs: What to run it on; zeros without it.
+            sizes: Size of each free dimension of the zeros, by its name; without it, what the bundle was measured at,
+                else one.
             all_instances: Also makes and runs the instances that nobody has needed so far.
 
         Returns:
-            The outputs for zeros.
+            The outputs. A model that carries a state has been reset.
         """
+        given = self._zeros(sizes or {}) if inputs is None else inputs
+        self._check(given)
+        taken = [self._take(given)]
+        try:
+            # The others as far as they are idle or can be made: to wait for them while holding one might never end.
+            while len(taken) < self.instances and all_instances:
+                if (more := self._take_free(given)) is None:
+                    break
+                taken.append(more)
+            outputs: dict[str, Array] = {}
+            for instance in taken:
+                outputs = instance.run(given, None)
+                instance.reset()
+        finally:
+            for instance in taken:
+                self._give_back(instance)
+        return outputs
+
+    def run_afresh(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the model as the first of a stream; the state that it carries stays as it is."""
+        if not self.stateful:
+            return self.run(inputs)
+        self._check(inputs)
+        return self._new_instance().run(inputs, None)
+
+    def _zeros(self, sizes: Mapping[str, int]) -> dict[str, Array]:
         known = dict(self.bundle.manifest.signature.sizes) if self.bundle else {}
-        known |= sizes or {}
+        known |= sizes
         names = self._dimension_names()
         zeros = {}
         for spec in self.inputs:
@@ -254,16 +302,7 @@ class Model:
                 for axis, size in enumerate(spec.shape)
             ]
             zeros[spec.name] = np.zeros(shape, numpy_dtype(spec))
-        taken = [self._take(zeros) for _ in range(self.instances if all_instances else 1)]
-        try:
-            outputs: dict[str, Array] = {}
-            for instance in taken:
-                outputs = instance.run(zeros, None)
-                instance.reset()
-        finally:
-            for instance in taken:
-                self._give_back(instance)
-        return outputs
+        return zeros
 
     def reset(self) -> None:
         """Begins a new stream: states and variables are as they were at the start."""
@@ -291,8 +330,8 @@ class Model:
             self._closed = True
             self._let_go()
             self._changed.notify_all()
-            if self._pool is not None:
-                self._pool.shutdown(wait=False)
+            # Its threads end with the last call that still uses it.
+            self._pool = None
             while wait and self._made:
                 self._waiting += 1
                 self._changed.wait()
@@ -306,9 +345,7 @@ class Model:
         if self.stateful:
             return False
         with self._changed:
-            taken = []
-            while self._idle:
-                taken.append(self._idle.pop())
+            taken = self._drain()
             if len(taken) < self._made:
                 self._idle.extend(taken)
                 return False
@@ -318,16 +355,16 @@ class Model:
     def _load(self) -> Instance:
         if self.budget is None:
             return self._new_instance()
-        instance, taken = self.budget.load(self, self._new_instance, expected_bytes=self._instance_bytes)
-        self._instance_bytes = taken
-        self.memory_bytes += taken
+        instance, self._instance_bytes = self.budget.load(
+            self, self._new_instance, expected_bytes=self._instance_bytes
+        )
         return instance
 
     def _new_instance(self) -> Instance:
         instance = Instance(
             self._content,
             num_threads=self.num_threads,
-            dequantize=self._dequantize,
+            dequantize=self.dequantize,
             states=self.states,
             name=self.name,
         )
@@ -340,12 +377,13 @@ class Model:
         ins = {name: writer.spec for name, writer in plain.writers.items()}
         outs = {spec.name: spec for spec in self._output_specs(plain)}
         for into, out in self.states.items():
-            if into not in ins or out not in outs or ins[into].dtype != outs[out].dtype:
+            if into not in ins or out not in outs or not _can_follow(ins[into], outs[out]):
                 raise HybridgeError(
                     ErrorCode.USAGE,
                     f"states of model '{self.name}'",
                     received=f"{into} = {out}",
-                    expected=f"an input of {', '.join(ins)} and an output of {', '.join(outs)} of the same type",
+                    expected=f"an input of {', '.join(ins)} and an output of {', '.join(outs)}"
+                    " of the same type and shape",
                 )
 
     def _output_specs(self, instance: Instance) -> tuple[TensorSpec, ...]:
@@ -377,23 +415,27 @@ class Model:
         return self._take_or_wait(named)
 
     def _take_or_wait(self, named: Mapping[str, Array]) -> Instance:
+        instance = self._take_free(named, wait=True)
+        assert instance is not None  # noqa: S101 - whoever waits gets one, or an error
+        return instance
+
+    def _take_free(self, named: Mapping[str, Array], *, wait: bool = False) -> Instance | None:
+        """An instance that is idle, or a new one; when all there may be are in use, waits for one or gives None."""
         with self._changed:
             # Counted before it looks: whoever gives back after the look sees that someone waits.
             self._waiting += 1
             try:
                 while True:
                     if self._closed:
-                        raise HybridgeError(
-                            ErrorCode.MODEL_CLOSED,
-                            f"model '{self.name}'",
-                            received="a call after it was closed",
-                        )
+                        raise self._closed_error()
                     instance = self._fitting(named)
                     if instance is not None:
                         return instance
                     if self._made < self.instances:
                         self._made += 1
                         break
+                    if not wait:
+                        return None
                     self._changed.wait()
             finally:
                 self._waiting -= 1
@@ -402,26 +444,30 @@ class Model:
         except BaseException as error:
             with self._changed:
                 self._made -= 1
-                self._changed.notify()
                 has_others = self._made > 0
-            if has_others and isinstance(error, HybridgeError) and error.code is ErrorCode.MEMORY_BUDGET:
-                # No room for one more: this call waits for one that there is.
-                self.instances = self._made
-                return self._take_or_wait(named)
+                is_full = isinstance(error, HybridgeError) and error.code is ErrorCode.MEMORY_BUDGET
+                if has_others and is_full:
+                    self.instances = self._made
+                self._changed.notify_all()
+            if has_others and is_full:
+                # No room for one more: this call has one that there is.
+                return self._take_free(named, wait=wait)
             raise
 
     def _fitting(self, named: Mapping[str, Array]) -> Instance | None:
         """An idle instance that has these sizes; without one, None while another can be made, else the oldest."""
-        if not self._idle:
-            return None
         if not self._chooses or not named:
-            return self._idle.pop()
+            try:
+                return self._idle.pop()
+            except IndexError:
+                return None
         shapes = {name: array.shape for name, array in named.items()}
-        for instance in self._idle:
+        # A copy: calls that end give back without the lock.
+        for instance in self._idle.copy():
             if instance.shapes == shapes or not instance.shapes:
                 self._idle.remove(instance)
                 return instance
-        return None if self._made < self.instances else self._idle.popleft()
+        return self._idle.popleft() if self._idle and self._made >= self.instances else None
 
     def _give_back(self, instance: Instance) -> None:
         self._idle.append(instance)
@@ -430,13 +476,33 @@ class Model:
                 if self._closed:
                     self._let_go()
                 self._changed.notify_all()
+        if self.budget is not None:
+            self.budget.notify_idle()
 
     def _let_go(self) -> None:
-        while self._idle:
-            self._idle.pop()
-            self._made -= 1
+        self._made -= len(self._drain())
         if not self._made:
             self.memory_bytes = 0
+
+    def _drain(self) -> list[Instance]:
+        """Takes all idle instances; the lock is held, but calls take what lies ready without it."""
+        taken: list[Instance] = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._idle.pop())
+        return taken
+
+    def _closed_error(self) -> HybridgeError:
+        return HybridgeError(
+            ErrorCode.MODEL_CLOSED, f"model '{self.name}'", received="a call after it was closed"
+        )
+
+    def _check(self, named: Mapping[str, Any]) -> None:
+        ports = self._ports
+        if named.keys() != ports.keys():
+            self._refuse_names(named)
+        for name, array in named.items():
+            ports[name].check(array)
 
     def _only_input(self) -> str:
         if len(self.inputs) != 1:
@@ -482,15 +548,44 @@ class LentInstance:
         self._instance = instance
 
     def resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Gives inputs with free dimensions these shapes, all of them by name."""
+        """Gives inputs with free dimensions these shapes, all inputs by name.
+
+        Raises:
+            HybridgeError: `input-missing`, `input-unknown`, `input-shape`; `invoke-failed` for sizes that the model
+                cannot have, and while an array of its memory is held.
+        """
+        writers = self._instance.writers
+        for name, shape in shapes.items():
+            self._check_name(name, writers, ErrorCode.INPUT_UNKNOWN)
+            spec = writers[name].spec
+            if not spec.admits(shape) or (spec.is_dynamic and 0 in shape):
+                raise _size_error(self._instance.name, spec, shape)
+        if missing := [name for name in writers if name not in shapes]:
+            raise HybridgeError(
+                ErrorCode.INPUT_MISSING,
+                f"sizes of inputs of model '{self._instance.name}'",
+                received=", ".join(shapes) or "none",
+                expected=", ".join(writers),
+                fix=f"add {', '.join(missing)}",
+            )
         self._instance.prepare({name: np.broadcast_to(np.int8(0), shape) for name, shape in shapes.items()})
 
     def input(self, name: str) -> Array:
-        """The memory of an input."""
+        """The memory of an input.
+
+        Raises:
+            HybridgeError: `input-unknown`.
+        """
+        self._check_name(name, self._instance.writers, ErrorCode.INPUT_UNKNOWN)
         return self._instance.writers[name].view()
 
     def output(self, name: str) -> Array:
-        """The memory of an output, as the last invocation left it."""
+        """The memory of an output, as the last invocation left it.
+
+        Raises:
+            HybridgeError: `output-unknown`.
+        """
+        self._check_name(name, self._instance.readers, ErrorCode.OUTPUT_UNKNOWN)
         return self._instance.readers[name].view()
 
     def invoke(self) -> None:
@@ -500,6 +595,15 @@ class LentInstance:
             HybridgeError: `invoke-failed`, also when an array of its memory is still held.
         """
         self._instance.invoke()
+
+    def _check_name(self, name: str, tensors: Mapping[str, object], code: ErrorCode) -> None:
+        if name not in tensors:
+            raise HybridgeError(
+                code,
+                f"memory of model '{self._instance.name}'",
+                received=f"'{name}'",
+                expected=f"one of {', '.join(tensors)}",
+            )
 
 
 class _Port:
@@ -525,19 +629,47 @@ class _Port:
             self.shape = array.shape
 
     def _check_shape(self, array: Array) -> None:
-        if not self.spec.admits(array.shape):
-            expected = f"({', '.join(map(str, self.spec.shape))})"
-            raise self._refusal(
-                ErrorCode.INPUT_SHAPE, f"shape {array.shape}", f"shape {expected}", "reshape it"
-            )
-        if self.spec.is_dynamic and not array.size:
-            # What the file itself declares without elements was converted so; a size that a caller brings was not.
-            # Kernels divide by a dimension here and there, and a fault in one ends the process, not the call.
-            raise self._refusal(ErrorCode.INPUT_SHAPE, f"shape {array.shape}", "a tensor with elements")
+        # What the file itself declares without elements was converted so; a size that a caller brings was not.
+        # Kernels divide by a dimension here and there, and a fault in one ends the process, not the call.
+        if not self.spec.admits(array.shape) or (self.spec.is_dynamic and not array.size):
+            raise _size_error(self.model_name, self.spec, array.shape)
 
     def _refusal(self, code: ErrorCode, received: str, expected: str, fix: str = "") -> HybridgeError:
         what = f"input '{self.spec.name}' of model '{self.model_name}'"
         return HybridgeError(code, what, received=received, expected=expected, fix=fix)
+
+
+def _can_follow(into: TensorSpec, out: TensorSpec) -> bool:
+    sizes = zip(into.shape, out.shape, strict=False)
+    return (
+        into.dtype == out.dtype
+        and len(into.shape) == len(out.shape)
+        and all(want == got for want, got in sizes if not isinstance(want, str) and not isinstance(got, str))
+    )
+
+
+def _size_error(model: str, spec: TensorSpec, shape: tuple[int, ...]) -> HybridgeError:
+    fits = spec.admits(shape)
+    return HybridgeError(
+        ErrorCode.INPUT_SHAPE,
+        f"input '{spec.name}' of model '{model}'",
+        received=f"shape {shape}",
+        expected="a tensor with elements" if fits else f"shape ({', '.join(map(str, spec.shape))})",
+        fix="" if fits else "reshape it",
+    )
+
+
+def _alike(alone: Mapping[str, Array], batched: Mapping[str, Array]) -> bool:
+    """Whether an item's outputs are about the same alone as in a batch, where kernels may add in another order."""
+    for name, reference in alone.items():
+        array = batched[name]
+        if reference.shape != array.shape:
+            return False
+        if reference.dtype.kind == "f":
+            scale = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
+            if not np.allclose(array, reference, rtol=0.0, atol=0.02 * scale, equal_nan=True):
+                return False
+    return True
 
 
 def _open(source: Bundle | bytes | str | PathLike[str]) -> tuple[Bundle | None, str, bytes]:

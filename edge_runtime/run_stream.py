@@ -96,9 +96,9 @@ def _pass_on(stream: Stream, sinks: list[Sink], *, tells: bool) -> tuple[int, in
         else:
             failed += 1
             if tells or not sinks:
-                say(
-                    f"{result.frame.name or f'frame {result.index}'}: {result.error.message} [{result.error.code}]"
-                )
+                name = result.frame.name or f"frame {result.index}"
+                said = result.error.message
+                say(f"{said if name in said else f'{name}: {said}'} [{result.error.code}]")
         for sink in sinks:
             sink.write(result)
         if not sinks and result.prediction is not None:

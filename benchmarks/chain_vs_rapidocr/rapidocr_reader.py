@@ -23,10 +23,14 @@ def main() -> None:
         start = time.perf_counter()
         found, _ = engine(image)
         seconds = time.perf_counter() - start
-        lines = [{"quad": quad, "text": text, "confidence": float(score)} for quad, text, score in found or []]
+        lines = [
+            {"quad": quad, "text": text, "confidence": float(score)} for quad, text, score in found or []
+        ]
         with open("/proc/self/status") as status:
             peak = next(int(row.split()[1]) * 1024 for row in status if row.startswith("VmHWM:"))
-        sys.stdout.write(json.dumps({"seconds": seconds, "lines": lines, "peak_bytes": peak}, default=float) + "\n")
+        sys.stdout.write(
+            json.dumps({"seconds": seconds, "lines": lines, "peak_bytes": peak}, default=float) + "\n"
+        )
         sys.stdout.flush()
 
 

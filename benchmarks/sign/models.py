@@ -19,7 +19,7 @@ from edge_runtime.tensor_spec import Array
 if TYPE_CHECKING:
     from convert import Conversion
 
-__all__ = ["BUNDLES", "READER_FOR_THE_CLOUD", "SignModel", "cache_folder", "prepare"]
+__all__ = ["BUNDLES", "READER_FOR_THE_CLOUD", "SignModel", "cache_folder", "prepare", "reading_chain"]
 
 _DETECTION, _DIRECTION, _RECOGNITION, _CLOUD_RECOGNITION = MODELS
 
@@ -74,8 +74,24 @@ def prepare(folder: Path, *, say: Callable[[str], None], models: Sequence[SignMo
     return folder
 
 
+def reading_chain(folder: Path, *, num_threads: int = 2) -> Path:
+    """Writes the chain that reads, beside the models that it names, for so many threads; returns its path."""
+    text = Path(__file__).with_name("reading.toml").read_text(encoding="utf-8")
+    # The detector uses threads within an invocation; lines are read side by side.
+    text = text.replace("num_threads = 2", f"num_threads = {num_threads}")
+    text = text.replace("instances = 2", f"instances = {num_threads}")
+    path = folder / f"reading-{num_threads}.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 def _converted(
-    model: OcrModel, folder: Path, recipe_name: str, shape: tuple[int | str, ...], *, method: str | None = None
+    model: OcrModel,
+    folder: Path,
+    recipe_name: str,
+    shape: tuple[int | str, ...],
+    *,
+    method: str | None = None,
 ) -> Conversion:
     """A model that takes images of this shape, channels last; sizes that have names stay free."""
     import onnx
