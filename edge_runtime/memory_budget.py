@@ -80,8 +80,8 @@ class MemoryBudget:
             self._make_room(model, expected_bytes)
             before = _allocated_bytes()
             loaded = make()
-            # Whatever other threads freed meanwhile, it is loaded, and can be unloaded to make room.
-            taken = max(_allocated_bytes() - before, 1)
+            # What others free meanwhile hides what is taken: far below what was expected is not believed.
+            taken = max(_allocated_bytes() - before, expected_bytes // 2, 1)
             if self.used_bytes + taken > self.limit_bytes:
                 try:
                     self._make_room(model, taken)

@@ -125,17 +125,17 @@ class Metrics:
         self._in_flight = 0
         self._lock = threading.Lock()
 
-    def stage_ran(self, stage: str, milliseconds: float, trace: StageTrace) -> None:
-        """Counts one run of a stage."""
+    def stage_ran(
+        self, stage: str, milliseconds: float, trace: StageTrace, *, items: Sequence[StageTrace] = ()
+    ) -> None:
+        """Counts one run of a stage; `items` are what it says of each of its items, where it has such."""
         kept = self._stages[stage]
         with self._lock:
             kept.latencies.add(milliseconds)
-            if trace.parts:
-                kept.items += len(trace.parts)
-            if trace.confidence is not None:
-                scored = [part for part in trace.parts if part.confidence is not None] or [trace]
-                for part in scored:
-                    kept.sources[part.source] += 1
+            kept.items += len(items)
+            for each in items or (trace,):
+                if each.confidence is not None:
+                    kept.sources[each.source] += 1
 
     def stage_failed(self, stage: str) -> None:
         """Counts one run of a stage that raised."""

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
@@ -23,6 +21,10 @@ __all__ = ["ANYTHING", "Bindings", "TensorType"]
 _FORM = re.compile(r"(?P<dtype>[A-Za-z0-9_|]+)\[(?P<sizes>[^\[\]]*)\](?P<items>\*?)")
 _SIZE = re.compile(r"\.\.\.|[0-9]+|[a-z_][a-z0-9_]*")
 _REST = "..."
+_DTYPES = {
+    "bool", "float16", "float32", "float64", "complex64", "complex128", "bytes", "text",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,14 @@ class TensorType:
         if not text:
             return ANYTHING
         form = _FORM.fullmatch(text)
-        sizes = [size.strip() for size in form["sizes"].split(",") if size.strip()] if form else []
-        if form is None or not all(_SIZE.fullmatch(size) for size in sizes) or sizes.count(_REST) > 1:
+        listed = form["sizes"].strip() if form else ""
+        sizes = [size.strip() for size in listed.split(",")] if listed else []
+        if (
+            form is None
+            or not (_is_letter(form["dtype"]) or _DTYPES.issuperset(form["dtype"].split("|")))
+            or not all(_SIZE.fullmatch(size) for size in sizes)
+            or sizes.count(_REST) > 1
+        ):
             raise HybridgeError(
                 ErrorCode.CHAIN_INVALID,
                 "tensor type",
@@ -73,6 +81,19 @@ class TensorType:
         if not self.shape or self.shape[0] == _REST:
             return TensorType(self.dtype, None, items=False)
         return TensorType(self.dtype, self.shape[1:], items=False)
+
+    def is_within(self, other: TensorType) -> bool:
+        """Whether every tensor of this type, of known dtypes and rank, is also one of the other."""
+        if self.dtype is None or self.shape is None or other.dtype is None or other.shape is None:
+            return self == other
+        return (
+            _alternatives(self.dtype) <= _alternatives(other.dtype)
+            and len(self.shape) == len(other.shape)
+            and all(
+                isinstance(wide, str) or wide == own
+                for own, wide in zip(self.shape, other.shape, strict=True)
+            )
+        )
 
     def __str__(self) -> str:
         if self == ANYTHING:
@@ -169,4 +190,4 @@ def _is_letter(dtype: str) -> bool:
 
 
 def _alternatives(dtype: str) -> set[str]:
-    return {name if name in ("text", "bytes") else np.dtype(name).name for name in dtype.split("|")}
+    return set(dtype.split("|"))

@@ -24,7 +24,8 @@ class ReadLine:
 class Score:
     """Characters of a scene that had to be read, and how many edits away what was read is.
 
-    Lines that are there and were not found cost all their characters, those found where none is cost theirs.
+    Lines that are there and were not found cost all their characters, those found where none is cost theirs. A line is
+    whole when not even a space is wrong.
     """
 
     characters: int
@@ -46,27 +47,33 @@ class Score:
         return max(0.0, 1.0 - self.edits / max(self.characters, 1))
 
 
-def score_scene(truth: Sequence[ReadLine], read: Sequence[ReadLine]) -> Score:
-    """Holds what was read against what is there; spaces do not count, as the reader's model often leaves them out.
+def score_scene(truth: Sequence[ReadLine], read: Sequence[ReadLine], *, spaces: bool = True) -> Score:
+    """Holds what was read against what is there, as the character error rate counts it.
 
     A line that was read belongs to the true line that its middle lies nearest to, if it lies within that line or no
     further from its middle than half its width; several that belong to one, such as its words, are joined from left to
     right.
+
+    Args:
+        truth: What is there.
+        read: What was read.
+        spaces: Whether spaces between words are characters, or are left out on both sides.
     """
+    letters = _spaced if spaces else _letters
     belonging: list[list[ReadLine]] = [[] for _ in truth]
     stray = 0
     for line in read:
         owner = _owner(truth, line)
         if owner is None:
-            stray += len(_letters(line.text))
+            stray += len(letters(line.text))
         else:
             belonging[owner].append(line)
     edits = whole = characters = 0
     for true, parts in zip(truth, belonging, strict=True):
         along = true.quad[1] - true.quad[0]
         ordered = sorted(parts, key=lambda part: float(part.quad.mean(0) @ along))
-        wanted = _letters(true.text)
-        distance = edit_distance(wanted, _letters("".join(part.text for part in ordered)))
+        wanted = letters(true.text)
+        distance = edit_distance(wanted, letters(" ".join(part.text for part in ordered)))
         characters += len(wanted)
         edits += distance
         whole += distance == 0
@@ -84,6 +91,10 @@ def edit_distance(wanted: str, received: str) -> int:
         now = np.concatenate([[number], changed])
         before = np.minimum.accumulate(now - steps) + steps
     return int(before[-1])
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _letters(text: str) -> str:

@@ -48,7 +48,8 @@ class Chain:
     Args:
         stages: The stages, in any order.
         name: What to call the chain in errors.
-        inputs: Names of the tensors that the caller gives; without them, those that no stage makes.
+        inputs: Names of the tensors that the caller gives, or a type for each, as `edge_runtime.tensor_type` writes
+            them; without them, those that no stage makes.
         outputs: Names of the tensors it returns; without them, those that no stage takes in.
         deadline_s: Seconds that a run may take, where the call does not say; see `run`.
         late: What becomes of a run whose deadline passed: `finish` answers all the same, `drop` fails with `chain-late`
@@ -72,13 +73,15 @@ class Chain:
         stages: Iterable[Stage],
         *,
         name: str = "chain",
-        inputs: Iterable[str] = (),
+        inputs: Iterable[str] | Mapping[str, str] = (),
         outputs: Iterable[str] = (),
         deadline_s: float | None = None,
         late: Late = "finish",
     ):
         self.name, self.deadline_s, self.late = name, deadline_s, late
-        given, wanted, returned = tuple(stages), tuple(inputs), tuple(outputs)
+        given, returned = tuple(stages), tuple(outputs)
+        written = inputs if isinstance(inputs, Mapping) else dict.fromkeys(inputs, "")
+        wanted = {tensor: TensorType.parse(kind) for tensor, kind in written.items()}
         if problems := find_problems(given, wanted, returned):
             raise HybridgeError(ErrorCode.CHAIN_INVALID, f"chain '{name}' cannot be: {'; '.join(problems)}")
         self.graph = Graph.of(given, wanted, returned)
@@ -159,8 +162,8 @@ class Chain:
             HybridgeError: `input-missing`, `input-unknown`, and what stages raise; `chain-late` for a chain that drops
                 what is late.
         """
-        run = self.begin(inputs, deadline_s=deadline_s)
         try:
+            run = self.begin(inputs, deadline_s=deadline_s)
             if self.graph.has_branches:
                 self._run_branches(run)
             else:
@@ -208,9 +211,12 @@ class Chain:
         workers: int | None = None,
     ) -> AsyncIterator[StreamResult]:
         """`stream` for asyncio; the event loop goes on while frames are under way."""
-        with self.stream(source, queue_size=queue_size, overflow=overflow, workers=workers) as stream:
+        stream = self.stream(source, queue_size=queue_size, overflow=overflow, workers=workers)
+        try:
             while (result := await asyncio.to_thread(stream.next_result)) is not None:
                 yield result
+        finally:
+            await asyncio.to_thread(stream.close)
 
     def begin(self, inputs: Inputs, *, deadline_s: float | None = None) -> Run:
         """A run whose stages the caller takes himself, as streams do."""

@@ -35,6 +35,7 @@ from msgspec import Meta, Struct
 
 from edge_runtime.chain.chain import Chain
 from edge_runtime.chain.graph import find_problems
+from edge_runtime.chain.join_step import JoinStep
 from edge_runtime.chain.stage import Stage
 from edge_runtime.chain.tier import Tier
 from edge_runtime.chain.toml_lines import TableLines, array_table_lines
@@ -44,6 +45,7 @@ from edge_runtime.files import read_file
 from edge_runtime.manifest import Confidence
 from edge_runtime.memory_budget import MemoryBudget
 from edge_runtime.model import Model
+from edge_runtime.tensor_type import ANYTHING, TensorType
 
 __all__ = ["ChainFile", "FallbackEntry", "StageEntry", "TierEntry", "load_chain"]
 
@@ -115,7 +117,7 @@ class ChainFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     stages: tuple[StageEntry, ...]
     name: str = "chain"
-    inputs: tuple[str, ...] = ()
+    inputs: dict[str, str] | tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     deadline_ms: Positive | None = None
     late: Literal["finish", "drop"] = "finish"
@@ -141,6 +143,17 @@ def load_chain(
     return _Loading(Path(path), fallbacks or {}, budget, ()).chain()
 
 
+_KEYS = {
+    "condition": "when",
+    "confidence": "confidence",
+    "foreach": "foreach",
+    "inputs": "inputs",
+    "outputs": "outputs",
+    "reports": "report",
+    "settings": "params",
+    "states": "states",
+}
+
 _Field = TypeVar("_Field", bound=Struct)
 
 
@@ -152,8 +165,8 @@ class _Loading:
     fallbacks: Mapping[str, Fallback]
     budget: MemoryBudget | None
     above: tuple[Path, ...]
-    problems: list[str] = field(default_factory=list)
     opened: list[Fallback] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def chain(self) -> Chain:
         if self.path.resolve() in self.above:
@@ -171,7 +184,8 @@ class _Loading:
         try:
             return self._built(document, text)
         except BaseException:
-            for fallback in self.opened:
+            # The outermost file closes what those within it opened.
+            for fallback in () if self.above else self.opened:
                 fallback.close()
             raise
 
@@ -196,7 +210,7 @@ class _Loading:
                 stages.append(stage)
         complete = len(stages) == len(tables) and head is not None
         if head is not None:
-            self.problems += find_problems(stages, head.inputs, head.outputs, complete=complete)
+            self.problems += find_problems(stages, self._inputs(head), head.outputs, complete=complete)
         if self.problems or head is None:
             raise HybridgeError(
                 ErrorCode.CHAIN_INVALID, f"chain '{self.path}' cannot be: {'; '.join(self.problems)}"
@@ -209,6 +223,17 @@ class _Loading:
             deadline_s=None if head.deadline_ms is None else head.deadline_ms / 1e3,
             late=head.late,
         )
+
+    def _inputs(self, head: ChainFile) -> dict[str, TensorType]:
+        if not isinstance(head.inputs, dict):
+            return dict.fromkeys(head.inputs, ANYTHING)
+        types = {}
+        for name, text in head.inputs.items():
+            kind = self._attempt(
+                lambda text=text: TensorType.parse(text), f"input '{name}'", TableLines(0), ""
+            )
+            types[name] = kind or ANYTHING
+        return types
 
     def _decoded(
         self, kind: type[_Field], table: dict[str, Any], title: str, where: TableLines
@@ -248,7 +273,7 @@ class _Loading:
             return None
         kind = kinds[0]
         self._refuse_misplaced(entry, kind, title, where)
-        fallback = self._attempt(lambda: self._fallback(entry), title, where.of("fallback"))
+        fallback = self._attempt(lambda: self._fallback(entry), title, where, "fallback")
         options: dict[str, Any] = {
             "outputs": entry.outputs,
             "foreach": entry.foreach,
@@ -268,14 +293,14 @@ class _Loading:
                     **options,
                 )
             if kind == "join":
-                output = options.pop("outputs").get("joined", "joined")
-                return Stage.join(entry.name, entry.join, output=output, **options)
+                return Stage.from_step(entry.name, JoinStep(entry.join), **options)
             if kind == "chain":
                 nested = _Loading(
                     self.path.parent / str(entry.chain),
                     self.fallbacks,
                     self.budget,
                     (*self.above, self.path.resolve()),
+                    self.opened,
                 ).chain()
                 threshold = entry.fallback.threshold if entry.fallback else None
                 return Stage.from_chain(
@@ -285,14 +310,16 @@ class _Loading:
                 entry.name, self._tiers(entry), inputs=entry.inputs, fallback=fallback, **options
             )
 
-        stage = self._attempt(build, title, where.of(kind))
+        stage = self._attempt(build, title, where, kind)
         return stage if len(self.problems) == before else None
 
-    def _attempt(self, make: Any, title: str, line: int) -> Any:
+    def _attempt(self, make: Any, title: str, where: TableLines, key: str) -> Any:
         try:
             return make()
         except HybridgeError as error:
-            self._note(title, line, error.message)
+            # An error's first word is what it is about, and most of these are keys of their own.
+            about = _KEYS.get(error.what.partition(" ")[0], key)
+            self._note(title, where.keys.get(about, where.of(key)), error.message)
             return None
 
     def _params(self, entry: StageEntry) -> dict[str, Any]:
@@ -354,6 +381,12 @@ class _Loading:
         for key, kinds in owners.items():
             if kind not in kinds and getattr(entry, key) != getattr(plain, key):
                 self._note(title, where.of(key), f"'{key}' is for {' and '.join(kinds)}, and this is {kind}")
+        if kind != "chain" and entry.fallback is not None and entry.fallback.threshold is not None:
+            self._note(
+                title,
+                where.of("fallback"),
+                f"a fallback's 'threshold' is for chain, and this is {kind}; a model has it in its confidence",
+            )
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

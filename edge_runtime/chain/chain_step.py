@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,13 @@ from edge_runtime.chain.step import (
     Inference,
     StepResult,
     Unsure,
-    infer_declared,
     milliseconds_since,
     resolve,
 )
 from edge_runtime.fallback import Fallback
 from edge_runtime.prediction import StageTrace
 from edge_runtime.tensor_spec import TensorSpec, Value
-from edge_runtime.tensor_type import TensorType
+from edge_runtime.tensor_type import ANYTHING, TensorType
 
 if TYPE_CHECKING:
     from edge_runtime.chain.chain import Chain
@@ -40,6 +40,7 @@ class ChainStep:
 
     def __init__(self, chain: Chain, fallback: Fallback | None = None, threshold: float | None = None):
         self.chain, self.fallback, self.threshold = chain, fallback, threshold
+        self._workers: ThreadPoolExecutor | None = None
         self.takes, self.gives = chain.input_types, chain.output_types
 
     @property
@@ -54,8 +55,23 @@ class ChainStep:
         return any(stage.step.stateful for stage in self.chain.stages)
 
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
-        """Holds types against what is declared."""
-        return infer_declared(self.takes, self.gives, given)
+        """Follows the types through the stages of the chain."""
+        graph = self.chain.graph
+        known, problems = graph.infer(given)
+        mismatches: dict[str, list[str]] = {}
+        if problems:
+            alone = {name: graph.infer({name: kind})[1] for name, kind in given.items()}
+            # What no input brings about on its own is put down to the first.
+            mismatches = {name: found for name, found in alone.items() if found} or {
+                next(iter(given)): problems
+            }
+        return Inference(
+            {name: known.get(name, ANYTHING) for name in self.gives},
+            {
+                name: f"{given[name]}, with which in chain '{self.chain.name}' {'; '.join(found)}"
+                for name, found in mismatches.items()
+            },
+        )
 
     def run(self, call: Call, inputs: Mapping[str, Value]) -> StepResult:
         """Runs the chain once."""
@@ -81,6 +97,9 @@ class ChainStep:
             outputs = outputs if answer.outputs is None else answer.outputs
             own = replace(
                 own,
+                # The chain's own label and confidence are none of an answer that came from elsewhere.
+                label=own.label if answer.outputs is None else None,
+                confidence=own.confidence if answer.outputs is None else None,
                 fallback_ms=milliseconds_since(start),
                 source=answer.source,
                 reason=answer.reason,
@@ -89,8 +108,13 @@ class ChainStep:
         return StepResult(outputs, (own,))
 
     def run_items(self, call: Call, items: Sequence[Mapping[str, Value]]) -> list[StepResult]:
-        """Runs the chain for one item after the other."""
-        return [self.run(call, item) for item in items]
+        """Runs the chain for each item, as many at once as its scarcest model has instances."""
+        at_once = min(self.instances or 1, len(items))
+        if at_once < 2 or self.stateful:
+            return [self.run(call, item) for item in items]
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(self.instances, f"hybridge-{self.chain.name}")
+        return list(self._workers.map(lambda item: self.run(call, item), items))
 
     def reset(self) -> None:
         """Begins a new stream in every stage of the chain."""
@@ -98,6 +122,8 @@ class ChainStep:
 
     def close(self) -> None:
         """Closes the chain and the fallback."""
+        if self._workers is not None:
+            self._workers.shutdown()
         self.chain.close()
         if self.fallback is not None:
             self.fallback.close()

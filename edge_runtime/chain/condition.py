@@ -85,9 +85,10 @@ class Condition:
         self.stages: set[str] = set()
         try:
             parsed = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            raise self._invalid(str(error)) from error
-        self._check(parsed)
+            self._check(parsed)
+        except (MemoryError, RecursionError, SyntaxError, ValueError) as error:
+            # The first two are what Python makes of brackets or a `not` that repeat a thousand times.
+            raise self._invalid(str(error) or "more than can be read") from error
         self._expression = parsed
 
     def holds(self, tensors: Mapping[str, Value], traces: Mapping[str, StageTrace]) -> bool:
@@ -102,7 +103,7 @@ class Condition:
             return False
         try:
             return bool(self._value(self._expression, tensors, traces))
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise self._invalid(str(error)) from error
 
     def _check(self, node: ast.expr) -> None:
@@ -156,7 +157,9 @@ class Condition:
                 function in _OF_STAGES
             ):
                 answer = getattr(traces[str(name)], function)
-                return float("nan") if answer is None and function == "confidence" else answer
+                if answer is None:
+                    return float("nan") if function == "confidence" else ""
+                return answer
             case ast.Call(func=ast.Name(id=function), args=arguments):
                 return _FUNCTIONS[function](*map(of, arguments))
             case ast.BoolOp(op=op, values=values):
@@ -164,7 +167,11 @@ class Condition:
             case ast.UnaryOp(op=op, operand=operand):
                 return not of(operand) if isinstance(op, ast.Not) else -of(operand)
             case ast.BinOp(left=left, op=op, right=right):
-                return _BINARY[type(op)](of(left), of(right))
+                sides = of(left), of(right)
+                if any(isinstance(side, str | list) for side in sides):
+                    # A text times a large number would be all of the memory.
+                    raise TypeError(f"'{ast.unparse(node)}', which is no arithmetic of numbers")
+                return _BINARY[type(op)](*sides)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 values = [of(left), *map(of, comparators)]
                 return all(

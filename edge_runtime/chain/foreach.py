@@ -42,10 +42,14 @@ class Foreach:
         self._lifts = bool(step.input_specs)
         self._ranks = {name: _rank(kind) for name, kind in step.takes.items()}
         self.takes = {name: TensorType() if name in self.over else kind for name, kind in step.takes.items()}
-        self._templates = {
-            name: _template(kind, lifted=self._lifts) for name, kind in step.infer({}).gives.items()
+        self._kinds = step.infer({}).gives
+        free = any(isinstance(_first(step.takes[name]), str) for name in self.over)
+        # A first axis of free size is that of a batch only in a model whose batch is free.
+        self._batched = {
+            name: self._lifts and (_first(kind) == 1 or (free and isinstance(_first(kind), str)))
+            for name, kind in self._kinds.items()
         }
-        self.gives = {name: self._gathered(name, kind) for name, kind in step.infer({}).gives.items()}
+        self.gives = self._gathered(self._kinds, None if self._lifts else False)
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
@@ -64,15 +68,16 @@ class Foreach:
 
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
         """Holds the type of an item against what the step takes."""
+        lifted = [self._is_lifted(name, kind.item()) for name, kind in given.items() if name in self.over]
         items = {
-            name: self._lifted(name, kind.item()) if name in self.over else kind
+            name: _with_batch_axis(kind.item()) if self._is_lifted(name, kind.item()) else kind.item()
             for name, kind in given.items()
+            if name in self.over
         }
-        inner = self.step.infer(items)
-        # What is known of the items decides how results are gathered: more have one shape than the step declares.
-        self._templates = {name: _template(kind, lifted=self._lifts) for name, kind in inner.gives.items()}
+        inner = self.step.infer({**given, **items})
+        known = True if True in lifted else (None if None in lifted or not lifted else False)
         return Inference(
-            {name: self._gathered(name, kind) for name, kind in inner.gives.items()},
+            self._gathered(inner.gives, known if self._lifts else False),
             {
                 name: f"{'items of ' if name in self.over else ''}{problem}"
                 for name, problem in inner.mismatches.items()
@@ -82,26 +87,20 @@ class Foreach:
     def run(self, call: Call, inputs: Mapping[str, Value]) -> StepResult:
         """Runs the step for each item."""
         count = self._count(inputs)
-        lifted = False
+        lifted = self._lifts and not count and not self._has_batch_axis(inputs)
         items: list[dict[str, Value]] = []
         for index in range(count):
-            item: dict[str, Value] = {}
-            for name, value in inputs.items():
-                each = value[index] if name in self.over else value
-                if (
-                    self._lifts
-                    and name in self.over
-                    and isinstance(each, np.ndarray)
-                    and each.ndim + 1 == self._ranks[name]
-                ):
+            item = dict(inputs)
+            for name in self.over:
+                value = inputs[name]
+                # With the dots, an item of an array is an array even when it is a single value.
+                each = value[index, ...] if isinstance(value, np.ndarray) else value[index]
+                if self._lifts and isinstance(each, np.ndarray) and each.ndim + 1 == self._ranks[name]:
                     each, lifted = each[np.newaxis], True
                 item[name] = each
             items.append(item)
         results = self.step.run_items(call, items)
-        outputs = {
-            name: self._gather(name, [result.outputs[name] for result in results], lifted)
-            for name in self.gives
-        }
+        outputs = {name: self._gather(name, results, lifted) for name in self.gives}
         return StepResult(outputs, (_trace(call.stage, [result.trace for result in results]),))
 
     def run_items(self, call: Call, items: Sequence[Mapping[str, Value]]) -> list[StepResult]:
@@ -120,7 +119,14 @@ class Foreach:
         counts = {}
         for name in self.over:
             value = inputs[name]
-            counts[name] = 0 if isinstance(value, np.ndarray) and value.ndim == 0 else len(value)
+            if not isinstance(value, list | tuple) and (not isinstance(value, np.ndarray) or not value.ndim):
+                raise HybridgeError(
+                    ErrorCode.INPUT_SHAPE,
+                    f"items of '{name}'",
+                    received="one value" if isinstance(value, np.ndarray) else type(value).__name__,
+                    expected="a list of arrays, or an array with items along its first axis",
+                )
+            counts[name] = len(value)
         if len(set(counts.values())) != 1:
             raise HybridgeError(
                 ErrorCode.INPUT_SHAPE,
@@ -130,53 +136,92 @@ class Foreach:
             )
         return next(iter(counts.values()))
 
-    def _lifted(self, name: str, kind: TensorType) -> TensorType:
-        rank = self._ranks[name]
-        if self._lifts and kind.shape is not None and "..." not in kind.shape and len(kind.shape) + 1 == rank:
-            return replace(kind, shape=(1, *kind.shape))
-        return kind
+    def _has_batch_axis(self, inputs: Mapping[str, Value]) -> bool:
+        """Whether there would be a batch axis in each of no items, as far as an array without any says."""
+        values = {name: inputs[name] for name in self.over}
+        return all(
+            isinstance(each, np.ndarray) and each.ndim - 1 == self._ranks[name]
+            for name, each in values.items()
+        )
 
-    def _gathered(self, name: str, kind: TensorType) -> TensorType:
-        template = self._templates[name]
-        if template is None:
-            shape = kind.shape[1:] if self._lifts and kind.shape else kind.shape
-            return TensorType(kind.dtype, shape, items=True)
-        dtype = "text" if template.dtype.kind == "U" else template.dtype.name
-        return TensorType(dtype, ("items", *template.shape), items=False)
+    def _is_lifted(self, name: str, kind: TensorType) -> bool | None:
+        """Whether an item of this type is given a batch axis; None when its rank is not known."""
+        rank = _rank(kind)
+        return None if not self._lifts or rank is None else rank + 1 == self._ranks[name]
 
-    def _gather(self, name: str, values: list[Value], lifted: bool) -> Value:
+    def _gathered(self, gives: Mapping[str, TensorType], lifted: bool | None) -> dict[str, TensorType]:
+        """Types of the gathered results; `lifted` is None when it is not known whether items lack a batch axis."""
+        gathered = {}
+        for name, kind in gives.items():
+            if lifted is None and self._batched[name]:
+                gathered[name] = TensorType(kind.dtype)
+                continue
+            template = self._template(name, lifted=bool(lifted))
+            if template is None:
+                gathered[name] = replace(self._result(name, kind, lifted=bool(lifted)), items=True)
+            else:
+                dtype = "text" if template.dtype.kind == "U" else template.dtype.name
+                gathered[name] = TensorType(dtype, ("items", *template.shape), items=False)
+        return gathered
+
+    def _result(self, name: str, kind: TensorType, *, lifted: bool) -> TensorType:
+        """The type of one item's result, without the batch axis that only the model has."""
+        return replace(kind, shape=kind.shape[1:]) if lifted and self._batched[name] and kind.shape else kind
+
+    def _template(self, name: str, *, lifted: bool) -> Array | None:
+        """An array like one item's result, where its type has one shape."""
+        kind = self._result(name, self._kinds[name], lifted=lifted)
+        if kind.shape is None or kind.dtype is None or "|" in kind.dtype or kind.items:
+            return None
+        sizes = [size for size in kind.shape if isinstance(size, int)]
+        if len(sizes) != len(kind.shape) or (len(kind.dtype) == 1 and kind.dtype.isupper()):
+            return None
+        dtype = {"text": "<U1", "bytes": "object"}.get(kind.dtype, kind.dtype)
+        return np.empty(sizes, np.dtype(dtype))
+
+    def _gather(self, name: str, results: Sequence[StepResult], lifted: bool) -> Value:
+        template = self._template(name, lifted=lifted)
         arrays: list[Array] = []
-        for value in values:
-            if not isinstance(value, np.ndarray):
-                raise HybridgeError(
-                    ErrorCode.OPERATOR_FAILED,
-                    f"result '{name}' of an item",
-                    received="items of its own",
-                    expected="an array",
-                    fix="flatten them in a chain of their own",
+        for index, result in enumerate(results):
+            value = result.outputs.get(name)
+            if value is None or isinstance(value, list):
+                raise _refusal(
+                    name,
+                    index,
+                    "nothing, as its stage was passed over" if value is None else "items of its own",
+                    "an array",
+                    "bring its branches together with a join"
+                    if value is None
+                    else "flatten them in a chain of their own",
                 )
-            arrays.append(value[0] if lifted and value.ndim and value.shape[0] == 1 else value)
-        template = self._templates[name]
+            array = np.asarray(value)
+            if lifted and self._batched[name] and array.ndim and array.shape[0] == 1:
+                array = array[0]
+            if template is not None and array.shape != template.shape:
+                raise _refusal(
+                    name, index, f"shape {array.shape}", f"shape {template.shape}, as it is declared", ""
+                )
+            arrays.append(array)
         if template is None:
             return arrays
-        return np.stack(arrays) if arrays else np.empty((0, *template.shape), template.dtype)
+        return np.stack(arrays) if arrays else template[np.newaxis][:0]
+
+
+def _refusal(name: str, index: int, received: str, expected: str, fix: str) -> HybridgeError:
+    what = f"result '{name}' of item {index}"
+    return HybridgeError(ErrorCode.OPERATOR_FAILED, what, received=received, expected=expected, fix=fix)
+
+
+def _first(kind: TensorType) -> int | str | None:
+    return kind.shape[0] if kind.shape else None
+
+
+def _with_batch_axis(kind: TensorType) -> TensorType:
+    return replace(kind, shape=(1, *(kind.shape or ())))
 
 
 def _rank(kind: TensorType) -> int | None:
     return None if kind.shape is None or "..." in kind.shape else len(kind.shape)
-
-
-def _template(kind: TensorType, *, lifted: bool) -> Array | None:
-    """An array like one item's result, where its type has one shape."""
-    shape = kind.shape
-    if shape is None or kind.dtype is None or "|" in kind.dtype or kind.items:
-        return None
-    shape = shape[1:] if lifted and shape else shape
-    sizes = [size for size in shape if isinstance(size, int)]
-    if len(sizes) != len(shape) or (len(kind.dtype) == 1 and kind.dtype.isupper()):
-        return None
-    dtype = {"text": "<U1", "bytes": "object"}.get(kind.dtype, kind.dtype)
-    return np.empty(sizes, np.dtype(dtype))
 
 
 def _trace(stage: str, items: list[StageTrace]) -> StageTrace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -34,7 +34,7 @@ class Graph:
     has_branches: bool
 
     @classmethod
-    def of(cls, stages: Sequence[Stage], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
+    def of(cls, stages: Sequence[Stage], inputs: Mapping[str, TensorType], outputs: Sequence[str]) -> Graph:
         """The graph of stages without problems."""
         ordered = _in_order(stages)
         needs = _needs(ordered)
@@ -42,7 +42,7 @@ class Graph:
         taken = dict.fromkeys(tensor for stage in ordered for tensor in _takes(stage))
         given = tuple(inputs) or tuple(tensor for tensor in taken if tensor not in made)
         left = tuple(tensor for stage in ordered for tensor in stage.outputs.values() if tensor not in taken)
-        types, _ = _types(ordered)
+        types, _ = _types(ordered, _declared(inputs))
         return cls(
             tuple(ordered),
             tuple(frozenset(each) for each in needs),
@@ -52,15 +52,23 @@ class Graph:
             _has_branches(needs),
         )
 
+    def infer(self, given: Mapping[str, TensorType]) -> tuple[dict[str, TensorType], list[str]]:
+        """What is known of each tensor when the inputs are of these types, and what then cannot meet."""
+        return _types(self.stages, given)
+
 
 def find_problems(
-    stages: Sequence[Stage], inputs: Sequence[str], outputs: Sequence[str], *, complete: bool = True
+    stages: Sequence[Stage],
+    inputs: Mapping[str, TensorType],
+    outputs: Sequence[str],
+    *,
+    complete: bool = True,
 ) -> list[str]:
     """Everything that keeps stages from being a chain, a sentence each.
 
     Args:
         stages: The stages, in any order.
-        inputs: Tensors that the caller gives, where the chain says so.
+        inputs: Tensors that the caller gives and their types, where the chain says so.
         outputs: Tensors that the caller gets, where the chain says so.
         complete: Whether these are all stages; what is made by one that could not be built is then not missed.
     """
@@ -83,14 +91,21 @@ def find_problems(
     try:
         ordered = _in_order(stages)
     except CycleError as error:
-        around = " -> ".join(stages[index].title for index in error.args[1])
-        return [*problems, f"its stages wait for each other: {around}"]
-    return problems + _types(ordered)[1]
+        around = [stages[index].title for index in error.args[1]]
+        if len(around) == 2:
+            return [*problems, f"{around[0]} waits for what it makes itself; name that differently"]
+        return [*problems, f"its stages wait for each other: {' -> '.join(around)}"]
+    return problems + _types(ordered, _declared(inputs))[1]
+
+
+def _declared(inputs: Mapping[str, TensorType]) -> dict[str, TensorType]:
+    """Types of the inputs that have one; what the others are, the first stage that takes them says."""
+    return {name: kind for name, kind in inputs.items() if kind != ANYTHING}
 
 
 def _unknown_names(
     stages: Sequence[Stage],
-    inputs: Sequence[str],
+    inputs: Mapping[str, TensorType],
     outputs: Sequence[str],
     makers: dict[str, Stage],
     names: dict[str, Stage],
@@ -116,7 +131,7 @@ def _unknown_names(
         problems += [
             f"{stage.title}: condition '{stage.when.text}' asks for stage '{name}', which there is not"
             f"{_instead(name, list(names))}"
-            for name in stage.when.stages
+            for name in sorted(stage.when.stages)
             if name not in names
         ]
     return problems
@@ -150,9 +165,11 @@ def _has_branches(needs: Sequence[set[int]]) -> bool:
     return any(index - 1 not in before[index] for index in range(1, len(needs)))
 
 
-def _types(ordered: Sequence[Stage]) -> tuple[dict[str, TensorType], list[str]]:
+def _types(
+    ordered: Sequence[Stage], inputs: Mapping[str, TensorType]
+) -> tuple[dict[str, TensorType], list[str]]:
     """What is known of each tensor, and what cannot meet."""
-    known: dict[str, TensorType] = {}
+    known = dict(inputs)
     problems: list[str] = []
     for stage in ordered:
         given = {name: known[tensor] for name, tensor in stage.inputs.items() if tensor in known}

@@ -24,8 +24,8 @@ class JoinStep:
         self.gives = {"joined": ANYTHING}
 
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
-        """What all branches have in common."""
-        kinds = set(given.values())
+        """What all branches have in common, where all are known."""
+        kinds = {given.get(name, ANYTHING) for name in self.takes}
         return Inference({"joined": kinds.pop() if len(kinds) == 1 else ANYTHING}, {})
 
     def run(self, call: Call, inputs: Mapping[str, Value]) -> StepResult:

@@ -13,12 +13,13 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edge_runtime.chain.step import (
     Call,
     Inference,
     StepResult,
     Unsure,
-    infer_declared,
     milliseconds_since,
     resolve,
 )
@@ -28,7 +29,7 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Fallback
 from edge_runtime.prediction import Reason, Source, StageTrace
 from edge_runtime.tensor_spec import TensorSpec, Value
-from edge_runtime.tensor_type import TensorType
+from edge_runtime.tensor_type import Bindings, TensorType
 
 __all__ = ["ModelStep"]
 
@@ -78,8 +79,16 @@ class ModelStep:
         self._expected = [0.0] * len(tiers)
 
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
-        """Holds types against what is declared."""
-        return infer_declared(self.takes, self.gives, given)
+        """Holds the type of each input against what the model takes.
+
+        Names of free sizes are the interpreter's: the same name need not be the same size, in an output least of all.
+        """
+        mismatches = {
+            name: problem
+            for name, declared in self.takes.items()
+            if name in given and (problem := Bindings().mismatch(declared, given[name]))
+        }
+        return Inference(self.gives, mismatches)
 
     def run(self, call: Call, inputs: Mapping[str, Value]) -> StepResult:
         """Answers for one input."""
@@ -141,10 +150,13 @@ class ModelStep:
         asked = [items[index] for index in unsure]
         start = time.perf_counter()
         answers = self._run_in_time(call, tier, asked)
-        self._expected[tier] = (time.perf_counter() - start) / len(unsure)
+        taken = (time.perf_counter() - start) / len(unsure)
         if answers is None:
+            # It takes longer than it was waited for.
+            self._expected[tier] = max(self._expected[tier], taken)
             _leave(standing, unsure, f"tier {tier + 1} was not done in time")
             return
+        self._expected[tier] = taken
         for index, answer in zip(unsure, answers, strict=True):
             standing[index] = _Standing(answer, tier, Reason.UNSURE, f"answered by tier {tier + 1}")
 
@@ -178,7 +190,8 @@ class ModelStep:
             tier = self.slots[each.tier].tier
             unsure = Unsure(items[index], each.answer.outputs, each.answer.confidence, tier.threshold)
             assert self.fallback is not None  # noqa: S101 - only called with one
-            return resolve(self.fallback, call, unsure), milliseconds_since(start)
+            answer = resolve(self.fallback, call, unsure)
+            return _readable(tier, answer), milliseconds_since(start)
 
         if len(items) == 1:
             asked = [ask(0)]
@@ -219,12 +232,29 @@ class ModelStep:
         return StepResult(outputs, (trace,))
 
 
+def _readable(tier: Tier, answer: Answer) -> Answer:
+    """The answer, if it can be scored as the tier's own are; else that the tier's own is kept."""
+    if answer.outputs is None:
+        return answer
+    try:
+        tier.score(answer.outputs)
+        tier.label(answer.outputs)
+    except (IndexError, TypeError, ValueError) as error:
+        shapes = ", ".join(f"'{name}' of shape {np.shape(value)}" for name, value in answer.outputs.items())
+        return Answer.keep(Reason.CLOUD_REFUSED, f"received {shapes}, which cannot be scored: {error}")
+    return answer
+
+
 def _leave(standing: list[_Standing], indices: list[int], detail: str) -> None:
     for index in indices:
         standing[index].reason, standing[index].detail = Reason.DEVICE_DEADLINE, detail
 
 
 def _check_tiers(tiers: Sequence[Tier]) -> None:
+    if not tiers:
+        raise HybridgeError(
+            ErrorCode.CHAIN_INVALID, "tiers of a stage", received="none", expected="one model or more"
+        )
     first = tiers[0]
     for tier in tiers[:-1]:
         if tier.threshold is None:
@@ -236,12 +266,22 @@ def _check_tiers(tiers: Sequence[Tier]) -> None:
                 fix="add it to the tier's confidence, such as confidence = {output = 'logits', threshold = 0.8}",
             )
     for number, tier in enumerate(tiers[1:], 2):
+        title = f"tier {number}, model '{tier.model.name}'"
         for what, own, theirs in (("inputs", tier.takes, first.takes), ("outputs", tier.gives, first.gives)):
             if own.keys() != theirs.keys():
                 raise HybridgeError(
                     ErrorCode.CHAIN_INVALID,
-                    f"tier {number}, model '{tier.model.name}'",
+                    title,
                     received=f"the {what} {', '.join(own)}",
                     expected=f"those of the first tier, {', '.join(theirs)}",
                     fix=f"say which are the same, such as {what} = {{{next(iter(own))} = '{next(iter(theirs))}'}}",
                 )
+            for name, kind in own.items():
+                if Bindings().mismatch(theirs[name], kind):
+                    raise HybridgeError(
+                        ErrorCode.CHAIN_INVALID,
+                        title,
+                        received=f"{what[:-1]} '{name}' {kind}",
+                        expected=f"{theirs[name]}, as the first tier has it",
+                        fix="choose tiers that can answer for each other, or preprocess in their bundles",
+                    )

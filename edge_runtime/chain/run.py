@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from edge_runtime.chain.join_step import JoinStep
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.prediction import Prediction, StageTrace
-from edge_runtime.tensor_spec import Value
+from edge_runtime.tensor_spec import Array, Value
 
 if TYPE_CHECKING:
     from edge_runtime.chain.chain import Chain
@@ -63,11 +63,14 @@ class Run:
             raise
         seconds = time.perf_counter() - start
         self._chain.pace.saw(index, seconds)
-        self._chain.metrics.stage_ran(stage.name, seconds * 1e3, result.trace)
+        items = result.trace.parts if stage.has_items else None
+        self._chain.metrics.stage_ran(stage.name, seconds * 1e3, result.trace, items=items or ())
         for name, tensor in stage.outputs.items():
-            tensors[tensor] = result.outputs[name]
+            # What a stage within a nested chain would have made, and was passed over, is not there.
+            if name in result.outputs:
+                tensors[tensor] = result.outputs[name]
         for what, tensor in (stage.report or {}).items():
-            tensors[tensor] = _reported(what, result.trace)
+            tensors[tensor] = _reported(what, result.trace, items)
         self._traces[index] = result.trace
 
     def finish(self) -> Prediction:
@@ -109,16 +112,14 @@ class Run:
         )
 
 
-def _reported(what: str, trace: StageTrace) -> Value:
+def _reported(what: str, trace: StageTrace, items: Sequence[StageTrace] | None) -> Array:
     """What a stage says of its answer, as a tensor: one value, or one for each of its items."""
-    if not trace.parts:
-        return _as_array(what, [trace])[0]
-    return _as_array(what, list(trace.parts))
-
-
-def _as_array(what: str, traces: list[StageTrace]) -> Value:
+    traces = [trace] if items is None else items
+    values: Array
     if what == "confidence":
-        return np.array(
+        values = np.array(
             [np.nan if each.confidence is None else each.confidence for each in traces], np.float32
         )
-    return np.array([str(getattr(each, what) or "") for each in traces], dtype=np.str_)
+    else:
+        values = np.array([str(getattr(each, what) or "") for each in traces], dtype=np.str_)
+    return values.reshape(()) if items is None else values

@@ -206,6 +206,11 @@ class Stage:
         return step.fallback if isinstance(step, ModelStep | ChainStep) else None
 
     @property
+    def has_items(self) -> bool:
+        """Whether the step is run for each of several items."""
+        return isinstance(self.step, Foreach)
+
+    @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """What a model's stage takes, before its bundle's preprocessing; empty where types are not declared."""
         return self.step.input_specs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from edge_runtime.prediction import Prediction
 
 __all__ = ["Overflow", "Stream"]
+
+_log = logging.getLogger(__name__)
 
 Overflow: TypeAlias = Literal["block", "drop-oldest", "drop-newest"]
 _OVERFLOWS = ("block", "drop-oldest", "drop-newest")
@@ -130,9 +133,18 @@ class Stream:
         if not first:
             return
         stop_source = getattr(self._source, "close", None)
-        if callable(stop_source) and self._threads[0].is_alive() and not isinstance(self._source, Iterator):
-            # A source that waits for a device cannot see that nobody listens any more.
-            stop_source()
+        try:
+            if (
+                callable(stop_source)
+                and self._threads[0].is_alive()
+                and not isinstance(self._source, Iterator)
+            ):
+                # A source that waits for a device cannot see that nobody listens any more.
+                stop_source()
+        finally:
+            self._join()
+
+    def _join(self) -> None:
         for thread in self._threads[1:]:
             thread.join()
         # Only a source without `close` can still be waiting; its thread ends with its next frame, or the process.
@@ -305,21 +317,24 @@ class _Flight:
         if isinstance(self.frame, Frame):
             try:
                 self.run = chain.begin(self.frame.inputs)
-            except HybridgeError as error:
-                self.error = error
+            except Exception as error:
+                self.error = _as_error(error, f"frame {self.number} of the stream")
 
     def step(self, index: int) -> None:
         """Runs one stage; after an error the others are given up."""
         assert self.run is not None  # noqa: S101 - only frames that have begun have stages that are ready
         try:
             self.run.step(index)
-        except HybridgeError as error:
-            self.error = self.error or error
+        except Exception as error:
+            self.error = self.error or _as_error(error, f"frame {self.number} of the stream")
 
     def finish(self) -> None:
         """Sums its stages up."""
         assert self.run is not None  # noqa: S101 - all its stages have run
-        self.prediction = self.run.finish()
+        try:
+            self.prediction = self.run.finish()
+        except Exception as error:
+            self.error = _as_error(error, f"frame {self.number} of the stream")
 
     def advance(self, chain: Chain, index: int | None) -> list[int]:
         """After its beginning, or after a stage: the stages that have become ready."""
@@ -341,3 +356,11 @@ class _Flight:
                         fresh.append(each)
         self.ready += fresh
         return fresh
+
+
+def _as_error(error: Exception, what: str) -> HybridgeError:
+    """The error of one frame; one that nobody foresaw must not end the worker that met it either."""
+    if isinstance(error, HybridgeError):
+        return error
+    _log.error("%s failed", what, exc_info=error)
+    return HybridgeError(ErrorCode.INTERNAL, what, received=f"{type(error).__name__}: {error}")

@@ -1,8 +1,8 @@
 """The place of a tier in a stage, where a newer bundle can take over while calls go on.
 
 A swap loads and verifies the new bundle, holds its signature against the old one's, warms it, compares it on a canary
-input, and only then switches. For the first calls the old model stays loaded: when the new one fails, the failed call
-and all later ones are answered by the old.
+input, and only then switches; a model that carries a state begins a new stream. For the first calls the old model stays
+loaded: when the new one fails, the failed call and all later ones are answered by the old.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class TierSlot:
             model = Model(
                 source,
                 num_threads=old.model.num_threads,
+                dequantize=old.model.dequantize,
                 instances=old.model.instances,
                 states=old.model.states,
                 budget=old.model.budget,
@@ -176,8 +177,14 @@ def _title(tier: Tier) -> str:
 
 
 def _check_signature(old: Tier, new: Tier) -> None:
+    """Refuses a model that does not take all that the old one took, or gives something else."""
     for what, before, after in (("inputs", old.takes, new.takes), ("outputs", old.gives, new.gives)):
-        if dict(before) != dict(after):
+        fits = before.keys() == after.keys() and all(
+            # Whatever the old model took, the new one must take; whatever it gives, the old one could have given.
+            before[name].is_within(after[name]) if what == "inputs" else after[name].is_within(before[name])
+            for name in before
+        )
+        if not fits:
             raise HybridgeError(
                 ErrorCode.SWAP_REFUSED,
                 f"{what} of {_title(new)}",
@@ -185,33 +192,54 @@ def _check_signature(old: Tier, new: Tier) -> None:
                 expected=", ".join(f"{name} {kind}" for name, kind in before.items()),
                 fix="a model of another signature is another chain",
             )
+    if (old.scorer and not new.scorer) or (old.threshold is not None and new.threshold is None):
+        raise HybridgeError(
+            ErrorCode.SWAP_REFUSED,
+            f"confidence of {_title(new)}",
+            received="no threshold" if new.scorer else "none",
+            expected="one, as the stage decides by it",
+            fix="convert it again with a confidence, or name one in the stage",
+        )
 
 
 def _compare(old: Tier, new: Tier, canary: Canary | None) -> None:
+    if canary is not None and canary.inputs.keys() != old.takes.keys():
+        raise HybridgeError(
+            ErrorCode.INPUT_MISSING if old.takes.keys() - canary.inputs.keys() else ErrorCode.INPUT_UNKNOWN,
+            "canary inputs",
+            received=", ".join(canary.inputs) or "none",
+            expected=", ".join(old.takes),
+        )
+    before = old.answer_afresh(canary.inputs) if canary else None
     try:
-        zeros = new.model.warm_up()
-        answer = new.run([canary.inputs], batch_size=1)[0] if canary else TierAnswer(zeros, None)
+        answer = new.warm_up(canary.inputs if canary else None)
     except HybridgeError as error:
         if canary is not None and error.code.kind is Kind.INVALID:
             raise
         raise _refused(new, f"an error on its first run: {error.message}") from error
     if not _finite(answer.outputs):
         raise _refused(new, "outputs that are not finite")
-    if canary is None:
+    if canary is None or before is None:
         return
-    before = old.run([canary.inputs], batch_size=1)[0]
     if canary.max_difference is None:
-        if old.label(before.outputs) != new.label(answer.outputs):
+        if old.best(before.outputs) != new.best(answer.outputs):
             raise _refused(
                 new,
-                f"'{new.label(answer.outputs)}' for the canary input",
-                f"'{old.label(before.outputs)}', as the model in use says",
+                f"'{new.best(answer.outputs)}' for the canary input",
+                f"'{old.best(before.outputs)}', as the model in use says",
             )
         return
     for name, reference in before.outputs.items():
-        difference = np.abs(reference.astype(np.float64) - answer.outputs[name]).max(initial=0.0)
+        array = answer.outputs[name]
+        if reference.shape != array.shape:
+            raise _refused(
+                new,
+                f"'{name}' of shape {array.shape} for the canary input",
+                f"shape {reference.shape}, as the model in use gives",
+            )
+        difference = np.abs(reference.astype(np.float64) - array).max(initial=0.0)
         share = difference / max(float(np.abs(reference).max(initial=0.0)), np.finfo(np.float32).tiny)
-        if share > canary.max_difference:
+        if not share <= canary.max_difference:
             raise _refused(
                 new,
                 f"'{name}' {share:.3g} away from the model in use on the canary input",

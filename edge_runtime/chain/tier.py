@@ -79,7 +79,7 @@ class Tier:
     @property
     def gives(self) -> dict[str, TensorType]:
         """Type of each output, under the stage's name."""
-        return {self._to_stage[spec.name]: _result_type(spec) for spec in self.model.outputs}
+        return {self._to_stage[spec.name]: self._result_type(spec) for spec in self.model.outputs}
 
     @property
     def threshold(self) -> float | None:
@@ -101,16 +101,34 @@ class Tier:
             return [self._answer(self.model.run(prepared[0]))]
         return [self._answer(outputs) for outputs in self.model.run_many(prepared, batch_size=batch_size)]
 
+    def warm_up(self, item: Mapping[str, Array] | None = None) -> TierAnswer:
+        """The answer for one input, or for zeros, once every instance of the model has run on it."""
+        return self._answer(self.model.warm_up(None if item is None else self._prepared(item)))
+
+    def answer_afresh(self, item: Mapping[str, Array]) -> TierAnswer:
+        """The answer for one input as the first of a stream; a state that the model carries stays as it is."""
+        return self._answer(self.model.run_afresh(self._prepared(item)))
+
     def score(self, outputs: Mapping[str, Array]) -> float | None:
         """The confidence of outputs under the stage's names, such as a cloud's."""
         return self.scorer.confidence(self._own(outputs)) if self.scorer else None
 
     def label(self, outputs: Mapping[str, Array]) -> str | None:
         """The label of the most likely class, where the outputs are one row of scores and there are labels."""
-        if self.scorer is None or not self.labels:
+        best = self.best(outputs)
+        return best if isinstance(best, str) else None
+
+    def best(self, outputs: Mapping[str, Array]) -> str | int | None:
+        """The most likely class where the outputs are one row of scores: its label, or its index where it has none."""
+        if self.scorer is None:
             return None
         top = self.scorer.top(self._own(outputs))
-        return self.labels[top] if top is not None and top < len(self.labels) else None
+        return self.labels[top] if top is not None and top < len(self.labels) else top
+
+    def _result_type(self, spec: TensorSpec) -> TensorType:
+        if spec.quantization is None:
+            return TensorType.from_spec(spec)
+        return TensorType("float32" if self.model.dequantize else spec.dtype, spec.shape, items=False)
 
     def _prepared(self, item: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._renames:
@@ -127,12 +145,6 @@ class Tier:
         if not self._renames:
             return outputs
         return {own: outputs[stage] for own, stage in self._to_stage.items()}
-
-
-def _result_type(spec: TensorSpec) -> TensorType:
-    if spec.quantization is not None:
-        return TensorType("float32", spec.shape, items=False)
-    return TensorType.from_spec(spec)
 
 
 def _check_names(model: str, what: str, given: Mapping[str, str] | None, names: tuple[str, ...]) -> None:

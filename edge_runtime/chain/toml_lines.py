@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 
 __all__ = ["TableLines", "array_table_lines"]
 
-_HEADER = re.compile(r"\s*\[\[?\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_HEADER = re.compile(r"\s*\[\[?\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*$")
 _KEY = re.compile(r"""\s*(?P<key>"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*[.=]""")
-_MULTILINE = ('"""', "'''")
+# A string of several lines may end in two more of its quotes.
+_TOKEN = re.compile(
+    r"""(?P<lines>"{3}(?:\\.|[^\\])*?"{3}(?!")|'{3}.*?'{3}(?!'))"""
+    r"""|(?P<text>"(?:\\.|[^"\\\n])*"|'[^'\n]*')|(?P<comment>\#[^\n]*)""",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +37,27 @@ def array_table_lines(text: str, name: str) -> list[TableLines]:
     """
     tables: list[TableLines] = []
     inside = False
-    open_string = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if open_string:
-            if line.count(open_string) % 2:
-                open_string = ""
-            continue
-        header = _HEADER.match(line)
+    open_brackets = 0
+    for number, line in enumerate(_TOKEN.sub(_plain, text).split("\n"), 1):
+        header = None if open_brackets else _HEADER.match(line)
         if header is not None:
             path = [part.strip().strip("\"'") for part in header["name"].split(".")]
-            inside = path[0] == name
-            if inside and len(path) == 1:
+            inside = path == [name]
+            if inside:
                 tables.append(TableLines(number))
-            elif inside and tables:
+            elif path[0] == name and tables:
                 tables[-1].keys.setdefault(path[1], number)
-        elif inside and tables and (key := _KEY.match(line)):
+            continue
+        if inside and tables and not open_brackets and (key := _KEY.match(line)):
             tables[-1].keys.setdefault(key["key"].strip("\"'"), number)
-        open_string = next((quotes for quotes in _MULTILINE if line.count(quotes) % 2), "")
+        # What stands in an array or a table over several lines is no key, whatever it looks like.
+        bare = _TOKEN.sub("", line)
+        open_brackets += sum(map(bare.count, "[{")) - sum(map(bare.count, "]}"))
     return tables
+
+
+def _plain(token: re.Match[str]) -> str:
+    """Comments gone, and of a string of several lines only its lines; others may be keys."""
+    if token["text"]:
+        return token["text"]
+    return "''" + "\n" * token["lines"].count("\n") if token["lines"] else ""
