@@ -19,7 +19,11 @@ __all__ = ["peer_python"]
 
 
 def peer_python(
-    name: str, requirements: Sequence[str], *, without_dependencies: Sequence[str] = (), say: Callable[[str], None]
+    name: str,
+    requirements: Sequence[str],
+    *,
+    without_dependencies: Sequence[str] = (),
+    say: Callable[[str], None],
 ) -> Path:
     """The Python of an environment that has a peer installed.
 

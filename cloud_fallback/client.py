@@ -117,7 +117,7 @@ class CloudFallback:
         """Asks when the policy says so; keeps the device's answer, with the reason, when the cloud does not deliver.
 
         An answer counts when it has every output of the stage, of the shape that the device's own has and without
-        NaN or infinity; its numbers come in the device's types.
+        NaN or infinity; its numbers come in the device's types, its strings as text where the device's are.
         """
         decision = self.policy.decide(query)
         if not decision.ask:
@@ -206,6 +206,8 @@ class CloudFallback:
         """A copy of a cloud's output in the type of the device's own, refused where it cannot stand for that."""
         if array.shape != own.shape:
             raise self._refused(f"output '{name}' of shape {array.shape}", f"shape {own.shape}")
+        if own.dtype.kind == "U":
+            return self._text(name, array)
         if array.dtype == own.dtype:
             cast = array.copy()
         elif np.can_cast(array.dtype, own.dtype, "same_kind"):
@@ -219,6 +221,16 @@ class CloudFallback:
         if cast.dtype.kind == "f" and not np.isfinite(cast).all():
             raise self._refused(f"output '{name}' with values that are not finite", f"finite {own.dtype}")
         return cast
+
+    def _text(self, name: str, array: Array) -> Array:
+        """Text of strings, which come as bytes."""
+        if array.dtype.kind != "O":
+            raise self._refused(f"output '{name}' of {array.dtype}", "strings")
+        try:
+            texts = [element.decode() for element in array.ravel().tolist()]
+        except UnicodeDecodeError as error:
+            raise self._refused(f"output '{name}': {error}", "strings in UTF-8") from error
+        return np.array(texts, np.str_).reshape(array.shape)
 
     def _refused(self, received: str, expected: str = "") -> HybridgeError:
         return HybridgeError(

@@ -98,7 +98,8 @@ class Endpoint:
         """Binds the port and begins to answer.
 
         Raises:
-            HybridgeError: `address-in-use` when the address cannot be bound, with the system's reason.
+            HybridgeError: `address-in-use` when the address cannot be bound, with the system's reason; the models are
+                then closed.
         """
         try:
             if self._credentials is None:
@@ -106,6 +107,7 @@ class Endpoint:
             else:
                 self.port = self._server.add_secure_port(self.address, self._credentials)
         except RuntimeError as error:
+            self.repository.close()
             raise HybridgeError(
                 ErrorCode.ADDRESS_IN_USE,
                 f"address {self.address}",
@@ -119,7 +121,7 @@ class Endpoint:
         return self
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """Refuses new calls at once, lets those under way finish, and returns when they have.
+        """Refuses new calls at once, lets those under way finish, closes the models, and returns.
 
         Args:
             grace_s: Seconds after which calls still under way are cancelled.
@@ -128,6 +130,7 @@ class Endpoint:
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
         self._workers.shutdown(wait=False)
+        self.repository.close()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits until the endpoint was stopped; returns whether it was, within `timeout_s` seconds."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from cloud_fallback.served import FORMATS, ServedModel
 from edge_runtime.errors import ErrorCode, HybridgeError
 
 __all__ = ["Repository"]
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ATTRIBUTES = ("name", "version", "platform", "inputs", "outputs", "infer")
 
 
 class Repository:
@@ -57,26 +63,32 @@ class Repository:
         instances: int | None = None,
         num_threads: int | None = None,
     ) -> Repository:
-        """Loads models from files and from folders of such files.
+        """Loads models from files, from folders of such files, and from functions that make them.
 
         Args:
-            sources: Paths of `.edge`, `.tflite` and `.onnx` files, or of folders that hold some; a file's may be
-                written ``name=path`` to give the model that name.
+            sources: Paths of `.edge`, `.tflite` and `.onnx` files, or of folders that hold some, of chains (`.toml`),
+                or ``module:function``; a file's and a function's may be written ``name=path`` to give the model that
+                name. The function takes the keywords `name`, which may be None, `instances` and `num_threads`, and
+                returns a `ServedModel`.
             instances: Requests that may run at once on each model; by default two, or one on a single core.
             num_threads: Threads that each of them may use; by default the cores, shared out among them.
 
         Raises:
             HybridgeError: `file-not-found`; `usage` for a file of another kind or two models of one name and version;
-                what loading a model raises.
+                `model-invalid` for a function that cannot be imported, or fails; what loading a model raises.
         """
         cores = os.cpu_count() or 1
         instances = instances or min(2, cores)
         num_threads = num_threads or max(1, cores // instances)
-        return cls(
-            FORMATS[path.suffix](path, name=name, instances=instances, num_threads=num_threads)
-            for source in sources
-            for name, path in _files(fspath(source))
-        )
+        loaded: list[ServedModel] = []
+        try:
+            for source in sources:
+                for name, make in _makers(fspath(source)):
+                    loaded.append(make(name=name, instances=instances, num_threads=num_threads))
+            return cls(loaded)
+        except BaseException:
+            _close(loaded)
+            raise
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
@@ -86,6 +98,10 @@ class Repository:
     def versions(self, name: str) -> tuple[str, ...]:
         """The versions of the models called `name`, newest first; empty when there is none."""
         return tuple(self._models.get(name, ()))
+
+    def close(self) -> None:
+        """Closes the models that hold more than memory; none is used again."""
+        _close(self.models)
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """The model called `name`, of the newest version when `version` is empty.
@@ -113,12 +129,27 @@ class Repository:
         return versions[version]
 
 
-def _files(source: str) -> list[tuple[str | None, Path]]:
-    """The files that one argument stands for, each with the name that it is given there."""
+def _makers(source: str) -> list[tuple[str | None, Callable[..., ServedModel]]]:
+    """What makes the models that one argument stands for, each with the name that it is given there."""
     name, separator, path = source.partition("=")
     # A path may have an equals sign of its own.
     given = name if separator and not Path(source).exists() else None
-    target = Path(path if given is not None else source)
+    target = path if given is not None else source
+    if given != "" and _FUNCTION.fullmatch(target) and not Path(target).exists():
+        return [(given, partial(_made, target))]
+    if given != "" and Path(target).suffix == ".toml":
+        return [(given, partial(_chain, target))]
+    return [(name, partial(FORMATS[file.suffix], file)) for name, file in _files(source, given, Path(target))]
+
+
+def _chain(path: str, **options: Any) -> ServedModel:
+    # What runs chains is loaded with the first one.
+    from cloud_fallback.served_chain import ServedChain
+
+    return ServedChain(path, **options)
+
+
+def _files(source: str, given: str | None, target: Path) -> list[tuple[str | None, Path]]:
     if target.is_dir() and given is None:
         found = sorted(file for file in target.iterdir() if file.suffix in FORMATS and file.is_file())
         if not found:
@@ -134,9 +165,41 @@ def _files(source: str) -> list[tuple[str | None, Path]]:
             ErrorCode.USAGE,
             "model to serve",
             received=f"'{source}'",
-            expected=f"[name=]path of a file that ends in {' or '.join(FORMATS)}, or a folder of some",
+            expected=f"[name=]path of a file that ends in {' or '.join(FORMATS)}, a folder of some, or "
+            "[name=]module:function",
         )
     return [(given, target)]
+
+
+def _made(source: str, **options: Any) -> ServedModel:
+    """What a function makes of the endpoint's settings."""
+    module, _, function = source.partition(":")
+    try:
+        model: ServedModel = getattr(importlib.import_module(module), function)(**options)
+    except HybridgeError:
+        raise
+    except Exception as error:
+        # Importing a module runs it, and that and the function may raise anything.
+        raise _no_model(source, f"{type(error).__name__}: {error}") from error
+    if lacking := [name for name in _ATTRIBUTES if not hasattr(model, name)]:
+        raise _no_model(source, f"a {type(model).__name__} without {', '.join(lacking)}")
+    return model
+
+
+def _no_model(source: str, received: str) -> HybridgeError:
+    return HybridgeError(
+        ErrorCode.MODEL_INVALID,
+        f"model of '{source}'",
+        received=received,
+        expected="module:function of an installed package, which returns a cloud_fallback.served.ServedModel",
+    )
+
+
+def _close(models: Iterable[ServedModel]) -> None:
+    for model in models:
+        close = getattr(model, "close", None)
+        if close is not None:
+            close()
 
 
 def _release_order(version: str) -> tuple[tuple[int, int, str], ...]:

@@ -71,7 +71,9 @@ def serve(
     grace_s: float,
     exit_with_parent: bool,
 ) -> None:
-    """Serves .edge, .tflite and .onnx files, and folders of them, over the Open Inference Protocol (gRPC).
+    """Serves .edge, .tflite and .onnx files, folders of them, chains (.toml), and what module:function returns.
+
+    It speaks the Open Inference Protocol.
 
     Writes its address to standard output when it is ready. SIGTERM and SIGINT stop it: new calls are refused, those
     under way finish, and it exits with 0.

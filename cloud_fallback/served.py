@@ -21,7 +21,7 @@ from edge_runtime.model import Model
 from edge_runtime.preprocessing import Preprocessor
 from edge_runtime.tensor_spec import Array, TensorSpec
 
-__all__ = ["FORMATS", "OnnxModel", "ServedModel", "TfliteModel", "TimeLeft", "no_limit"]
+__all__ = ["FORMATS", "OnnxModel", "ServedModel", "TfliteModel", "TimeLeft", "Turns", "no_limit"]
 
 # Seconds until nobody waits for the answer any more: None is for ever, zero or less is already.
 TimeLeft: TypeAlias = Callable[[], float | None]
@@ -45,7 +45,9 @@ def no_limit() -> None:
 
 
 class ServedModel(Protocol):
-    """One model behind an endpoint.
+    """One model behind an endpoint: one of ours, or a program's own (see `Repository.load`).
+
+    One that has a method `close` is closed when its endpoint stops.
 
     Attributes:
         name: What requests call it.
@@ -117,7 +119,7 @@ class TfliteModel:
         self.inputs = tuple(_real(raw.get(spec.name, spec)) for spec in models[0].inputs)
         self.outputs = tuple(_real(spec) for spec in models[0].outputs)
         self._preprocess = Preprocessor(manifest.preprocessing) if manifest and raw else None
-        self._turns = _Turns(self.name, models)
+        self._turns = Turns(self.name, models)
         _check_servable(self)
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
@@ -151,7 +153,7 @@ class OnnxModel:
         self.inputs = tuple(_onnx_spec(self.name, argument) for argument in session.get_inputs())
         self.outputs = tuple(_onnx_spec(self.name, argument) for argument in session.get_outputs())
         self._by_name = {spec.name: spec for spec in self.inputs}
-        self._turns = _Turns(self.name, [session] * instances)
+        self._turns = Turns(self.name, [session] * instances)
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the model once; see `ServedModel`."""
@@ -201,8 +203,13 @@ FORMATS: Mapping[str, Callable[..., ServedModel]] = {
 }
 
 
-class _Turns(Generic[_Turn]):
-    """A fixed number of turns at a model, each with the thing that runs it."""
+class Turns(Generic[_Turn]):
+    """A fixed number of turns at a model, each with the thing that runs it.
+
+    Args:
+        name: What to call the model in an error.
+        runners: What runs it, one for each call that may be under way.
+    """
 
     def __init__(self, name: str, runners: list[_Turn]):
         self._name = name

@@ -105,6 +105,8 @@ def load_interpreter(content: bytes, *, num_threads: int = 1, name: str = "model
             expected="a .tflite flatbuffer",
             fix="convert the model with 'hybridge convert'",
         )
+    if _DISTRIBUTION == "tflite-runtime":
+        _refuse_damaged(content, name)
     try:
         interpreter: Interpreter = _Interpreter(model_content=content, num_threads=num_threads)
         _allocate(interpreter)
@@ -117,6 +119,21 @@ def load_interpreter(content: bytes, *, num_threads: int = 1, name: str = "model
             fix="convert it again, with builtin operators only",
         ) from error
     return interpreter
+
+
+def _refuse_damaged(content: bytes, name: str) -> None:
+    # tflite-runtime reads a damaged file without looking, and takes the process with it; LiteRT looks itself.
+    from edge_runtime.flatbuffer import find_damage
+
+    damage = find_damage(content)
+    if damage is not None:
+        raise HybridgeError(
+            ErrorCode.MODEL_INVALID,
+            f"model '{name}'",
+            received=f"{len(content)} bytes with {damage}",
+            expected="a whole .tflite file",
+            fix="copy it again, or convert it again",
+        )
 
 
 def _allocate(interpreter: Interpreter) -> None:

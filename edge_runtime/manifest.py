@@ -7,6 +7,7 @@ misread raises `schema_version`.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -42,6 +43,9 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Release = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=32)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+# Not `gt=0`, which msgspec keeps as the smallest subnormal: tflite-runtime's 32-bit Arm wheel turns subnormals off in
+# the whole process, and 0 would pass.
+Positive = Annotated[float, Meta(ge=sys.float_info.min)]
 
 
 class Signature(Struct, frozen=True, omit_defaults=True):
@@ -91,7 +95,7 @@ class Confidence(Struct, frozen=True, omit_defaults=True):
     output: str
     score: str = "max-softmax"
     activation: str = "none"
-    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    temperature: Positive = 1.0
     threshold: Fraction | None = None
     curve: tuple[CurvePoint, ...] = ()
 

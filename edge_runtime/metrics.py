@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_runtime.prediction import Reason
+
 if TYPE_CHECKING:
     from edge_runtime.errors import HybridgeError
     from edge_runtime.prediction import Prediction, StageTrace
@@ -134,7 +136,7 @@ class Metrics:
             kept.latencies.add(milliseconds)
             kept.items += len(items)
             for each in items or (trace,):
-                if each.confidence is not None:
+                if each.confidence is not None or each.reason is not Reason.NO_FALLBACK:
                     kept.sources[each.source] += 1
 
     def stage_failed(self, stage: str) -> None:

@@ -27,7 +27,14 @@ LABELS = tuple(f"class-{index}" for index in range(10))
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `classifier`, `classifier-int8`, `arithmetic`, `any-batch` and `any-size`, each a `.tflite`."""
+    """A folder with the `.tflite` files that `tests.models` makes, such as `classifier` and `any-batch`.
+
+    TensorFlow makes them, except where `HYBRIDGE_TEST_MODELS` names a folder of those that another machine made.
+    """
+    made_elsewhere = os.environ.get("HYBRIDGE_TEST_MODELS")
+    if made_elsewhere:
+        return Path(made_elsewhere)
+
     from tests.models import make_models
 
     folder = tmp_path_factory.mktemp("models")

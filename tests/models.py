@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +20,53 @@ def make_models(folder: Path) -> None:
         (folder / f"{name}.tflite").write_bytes(make())
 
 
-def _classifier_module() -> tuple[Any, Any]:
+def _classifier_weights() -> tuple[Any, Any]:
+    rng = np.random.default_rng(7)
+    kernel = rng.normal(0, 0.5, (3, 3, 1, 4)).astype(np.float32)
+    return kernel, rng.normal(0, 0.5, (36, 10)).astype(np.float32)
+
+
+def _classifier_module(*, batch: int | None = 1, fragile: bool = False) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    rng = np.random.default_rng(7)
-    kernel = tf.constant(rng.normal(0, 0.5, (3, 3, 1, 4)).astype(np.float32))
-    dense = tf.constant(rng.normal(0, 0.5, (36, 10)).astype(np.float32))
+    kernel, dense = map(tf.constant, _classifier_weights())
     module = tf.Module()
 
     def classify(image: Any) -> dict[str, Any]:
         hidden = tf.nn.relu(tf.nn.conv2d(image, kernel, strides=2, padding="VALID"))
-        return {"logits": tf.matmul(tf.reshape(hidden, [1, 36]), dense[:, :])}
+        logits = tf.matmul(tf.reshape(hidden, [batch or -1, 36]), dense[:, :])
+        if fragile:
+            logits += 1e-30 * tf.sqrt(2.0 - tf.reduce_max(image))
+        return {"logits": logits}
 
     module.serve = tf.function(
-        classify, input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32, name="image")]
+        classify, input_signature=[tf.TensorSpec([batch, 8, 8, 1], tf.float32, name="image")]
     )
     return tf, module
 
 
+@cache
 def _classifier() -> bytes:
-    tf, module = _classifier_module()
-    return _converted(tf, module)
+    return _converted(*_classifier_module())
+
+
+def _classifier_any_batch() -> bytes:
+    return _converted(*_classifier_module(batch=None))
+
+
+def _classifier_fragile() -> bytes:
+    """A version whose outputs are not numbers for an image that is brighter than two anywhere."""
+    return _converted(*_classifier_module(fragile=True))
+
+
+def _classifier_with(gain: float) -> Callable[[], bytes]:
+    """A version whose logits are so many times as large: 1.1 has the same classes, -1 the opposite ones, NaN none."""
+
+    def make() -> bytes:
+        dense = _classifier_weights()[1].T
+        return _with_weights(_classifier(), dense, np.float32(gain) * dense)
+
+    return make
 
 
 def _classifier_int8() -> bytes:
@@ -95,6 +123,110 @@ def _any_size() -> bytes:
     return _converted(tf, module)
 
 
+def _any_pair() -> bytes:
+    """Two inputs of free size, and an output with a row for each row of one and a column for each of the other."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda left, right: {"products": tf.matmul(left, right, transpose_b=True)},
+        input_signature=[
+            tf.TensorSpec([None, 3], tf.float32, name="left"),
+            tf.TensorSpec([None, 3], tf.float32, name="right"),
+        ],
+    )
+    return _converted(tf, module)
+
+
+def _running_sum() -> bytes:
+    """A model that streams: `next` is what it wants as `state` the next time."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x, state: {"y": 2.0 * x + state, "next": x + state},
+        input_signature=[
+            tf.TensorSpec([1, 2], tf.float32, name="x"),
+            tf.TensorSpec([1, 2], tf.float32, name="state"),
+        ],
+    )
+    return _converted(tf, module)
+
+
+def _counter() -> bytes:
+    """A model that keeps its sum in a variable, which begins at ten."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.total = tf.Variable(np.full((1, 2), 10, np.float32))
+
+    def add(x: Any) -> dict[str, Any]:
+        module.total.assign_add(x)
+        return {"total": module.total.read_value() * 1.0}
+
+    def with_variables(converter: Any) -> None:
+        converter.experimental_enable_resource_variables = True
+
+    module.serve = tf.function(add, input_signature=[tf.TensorSpec([1, 2], tf.float32, name="x")])
+    return _converted(tf, module, with_variables)
+
+
+def _cumulative() -> bytes:
+    """A model with an operator in its middle that XNNPACK lacks."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x: {"y": tf.cumsum(x * 2.0, axis=1) + 1.0},
+        input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")],
+    )
+    return _converted(tf, module)
+
+
+def _slow() -> bytes:
+    """About ten milliseconds on one core of a desktop, most of it in matrix products; 0.3 MB of weights."""
+    import tensorflow as tf
+
+    weights = tf.constant(np.random.default_rng(1).normal(0, 1 / 16, (256, 256)).astype(np.float32))
+    module = tf.Module()
+
+    def multiply(x: Any) -> dict[str, Any]:
+        for _ in range(32):
+            x = tf.tanh(tf.matmul(x, weights))
+        return {"y": x}
+
+    module.serve = tf.function(multiply, input_signature=[tf.TensorSpec([256, 256], tf.float32, name="x")])
+    return _converted(tf, module)
+
+
+@cache
+def _heavy() -> bytes:
+    """Four megabytes of weights."""
+    import tensorflow as tf
+
+    weights = tf.constant(_heavy_weights(1))
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x: {"y": tf.matmul(x, weights)},
+        input_signature=[tf.TensorSpec([1, 1024], tf.float32, name="x")],
+    )
+    return _converted(tf, module)
+
+
+def _heavy_with(seed: int) -> Callable[[], bytes]:
+    return lambda: _with_weights(_heavy(), _heavy_weights(1).T, _heavy_weights(seed).T)
+
+
+def _heavy_weights(seed: int) -> Any:
+    return np.random.default_rng(seed).normal(0, 1 / 32, (1024, 1024)).astype(np.float32)
+
+
+def _with_weights(content: bytes, before: Any, after: Any) -> bytes:
+    """The same model with other weights: far quicker than to convert it once more."""
+    assert content.count(before.tobytes()) == 1
+    return content.replace(before.tobytes(), after.tobytes())
+
+
 def _converted(tf: Any, module: Any, configure: Callable[[Any], None] | None = None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
@@ -111,4 +243,20 @@ _MODELS: dict[str, Callable[[], bytes]] = {
     "arithmetic": _arithmetic,
     "any-batch": _any_batch,
     "any-size": _any_size,
+    "any-pair": _any_pair,
+    "classifier-any-batch": _classifier_any_batch,
+    "classifier-fragile": _classifier_fragile,
+    "classifier-newer": _classifier_with(1.1),
+    "classifier-contrary": _classifier_with(-1.0),
+    "classifier-nan": _classifier_with(float("nan")),
+    "running-sum": _running_sum,
+    "counter": _counter,
+    "cumulative": _cumulative,
+    "slow": _slow,
+    "heavy-1": _heavy,
+    "heavy-2": _heavy_with(2),
+    "heavy-3": _heavy_with(3),
 }
+
+if __name__ == "__main__":  # `python -m tests.models FOLDER`: for a machine without TensorFlow
+    make_models(Path(sys.argv[1]))

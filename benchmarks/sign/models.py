@@ -19,12 +19,9 @@ from edge_runtime.tensor_spec import Array
 if TYPE_CHECKING:
     from convert import Conversion
 
-__all__ = ["BUNDLES", "READER_FOR_THE_CLOUD", "SignModel", "cache_folder", "prepare", "reading_chain"]
+__all__ = ["BUNDLES", "SignModel", "cache_folder", "prepare", "cloud_chain", "reading_chain", "sign_chain"]
 
 _DETECTION, _DIRECTION, _RECOGNITION, _CLOUD_RECOGNITION = MODELS
-
-# Characters beyond those of European languages cost most of a reader's last layer, and a sign in English has none.
-READER_FOR_THE_CLOUD = "reader-v5.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +73,69 @@ def prepare(folder: Path, *, say: Callable[[str], None], models: Sequence[SignMo
 
 def reading_chain(folder: Path, *, num_threads: int = 2) -> Path:
     """Writes the chain that reads, beside the models that it names, for so many threads; returns its path."""
-    text = Path(__file__).with_name("reading.toml").read_text(encoding="utf-8")
-    # The detector uses threads within an invocation; lines are read side by side.
-    text = text.replace("num_threads = 2", f"num_threads = {num_threads}")
-    text = text.replace("instances = 2", f"instances = {num_threads}")
-    path = folder / f"reading-{num_threads}.toml"
+    return _write_chains(folder, ("line.toml", "reading.toml"), num_threads=num_threads)
+
+
+def sign_chain(folder: Path, *, num_threads: int = 2, endpoint: str | None = None) -> Path:
+    """Writes the whole translator beside its models; returns its path.
+
+    Args:
+        folder: Where the models are.
+        num_threads: Threads of the detector, and lines that are read at once.
+        endpoint: Host and port of the endpoint that is asked when the device is unsure; without one it is alone.
+    """
+    names = ("line.toml", "reading.toml", "translation.toml", "sign.toml")
+    return _write_chains(folder, names, num_threads=num_threads, endpoint=endpoint)
+
+
+def cloud_chain(folder: Path) -> Path:
+    """Writes the chain of the endpoint's larger reader beside its model; returns its path."""
+    text = _chain_text("line.toml")
+    for device, cloud in (
+        ('name = "line"', 'name = "sign-reader"'),
+        ("recognition.edge", "reader-v5.edge"),
+        ("softmax_11.tmp_0", _output_of(folder / "reader-v5.edge")),
+        ("characters.txt", "characters-v5.txt"),
+    ):
+        text = text.replace(device, cloud)
+    path = folder / "sign-reader.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _write_chains(
+    folder: Path, names: Sequence[str], *, num_threads: int, endpoint: str | None = None
+) -> Path:
+    for name in names:
+        text = _chain_text(name)
+        # The detector uses threads within an invocation; lines are read side by side.
+        text = text.replace("num_threads = 2", f"num_threads = {num_threads}")
+        text = text.replace("instances = 2", f"instances = {num_threads}")
+        if "TRANSLATION_THRESHOLD" in text:
+            text = text.replace("TRANSLATION_THRESHOLD", f"{_threshold_of(folder / 'translation.edge'):.6f}")
+        lines = text.splitlines(keepends=True)
+        if endpoint is None:
+            lines = [line for line in lines if not line.startswith("fallback = ")]
+        text = "".join(lines).replace("127.0.0.1:8001", endpoint or "")
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / names[-1]
+
+
+def _chain_text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _threshold_of(bundle: Path) -> float:
+    from edge_runtime import Bundle
+
+    confidence = Bundle.open(bundle).manifest.confidence
+    return confidence.threshold or 0.0 if confidence else 0.0
+
+
+def _output_of(bundle: Path) -> str:
+    from edge_runtime import Bundle
+
+    return Bundle.open(bundle).manifest.signature.outputs[0].name
 
 
 def _converted(
@@ -143,8 +196,33 @@ def _make_recognition(folder: Path, path: Path) -> None:
     _converted(_RECOGNITION, folder, "dynamic-int8", (1, 48, "width=320", 3)).save(path)
 
 
+def _make_cloud_reader(folder: Path, path: Path) -> None:
+    _converted(_CLOUD_RECOGNITION, folder, "float32", (1, 48, "width=320", 3)).save(path)
+
+
+def _make_translation(_folder: Path, path: Path) -> None:
+    from benchmarks.sign.translation import translation_bundle
+
+    translation_bundle(say=lambda _: None).bundle.save(path)
+
+
+def _make_font(_folder: Path, path: Path) -> None:
+    from benchmarks.sign.font_model import train_font_model
+    from benchmarks.sign.translation.phrase_book import phrase_book
+
+    train_font_model([phrase.english for phrase in phrase_book().phrases if not phrase.kinds]).save(path)
+
+
+def _make_cloud_characters(folder: Path, path: Path) -> None:
+    _write_characters(_CLOUD_RECOGNITION, folder, path)
+
+
 def _make_characters(folder: Path, path: Path) -> None:
-    listed = characters(fetch(_RECOGNITION, folder), _RECOGNITION)
+    _write_characters(_RECOGNITION, folder, path)
+
+
+def _write_characters(model: OcrModel, folder: Path, path: Path) -> None:
+    listed = characters(fetch(model, folder), model)
     # Without the first, which stands for none.
     path.write_text("".join(f"{each}\n" for each in listed[1:]), encoding="utf-8")
 
@@ -154,4 +232,14 @@ BUNDLES: tuple[SignModel, ...] = (
     SignModel("direction.edge", "PP-OCR text direction, converted and quantised", _make_direction),
     SignModel("recognition.edge", "PP-OCRv4 text recognition, converted and quantised", _make_recognition),
     SignModel("characters.txt", "the characters that it reads", _make_characters),
+    SignModel(
+        "translation.edge",
+        "the network that finds a sign's phrase, trained on the phrase book",
+        _make_translation,
+    ),
+    SignModel("font.edge", "the classifier of fonts, trained on those of matplotlib", _make_font),
+)
+CLOUD_BUNDLES: tuple[SignModel, ...] = (
+    SignModel("reader-v5.edge", "PP-OCRv5 text recognition, converted, for the endpoint", _make_cloud_reader),
+    SignModel("characters-v5.txt", "the characters that it reads", _make_cloud_characters),
 )

@@ -22,6 +22,7 @@ Example::
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ from edge_runtime.tensor_type import ANYTHING, TensorType
 
 __all__ = ["ChainFile", "FallbackEntry", "StageEntry", "TierEntry", "load_chain"]
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(ge=sys.float_info.min)]  # as in the manifest
 Count = Annotated[int, Meta(ge=1)]
 
 

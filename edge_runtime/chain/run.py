@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_runtime.chain.join_step import JoinStep
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.prediction import Prediction, StageTrace
+from edge_runtime.prediction import Prediction, Reason, StageTrace
 from edge_runtime.tensor_spec import Array, Value
 
 if TYPE_CHECKING:
@@ -78,11 +78,16 @@ class Run:
         traces = tuple(trace for trace in self._traces if trace is not None)
         outputs = {name: self._tensors[name] for name in self._chain.outputs if name in self._tensors}
         elapsed_ms = (time.perf_counter() - self._start) * 1e3
-        scored = [trace for trace in traces if trace.confidence is not None]
-        if not scored:
+        # An answer from elsewhere decides too, whether or not it can be scored here.
+        deciding = [
+            trace
+            for trace in traces
+            if trace.confidence is not None or trace.reason is not Reason.NO_FALLBACK
+        ]
+        if not deciding:
             prediction = Prediction(outputs, stages=traces, elapsed_ms=elapsed_ms)
         else:
-            last = scored[-1]
+            last = deciding[-1]
             prediction = Prediction(
                 outputs,
                 last.label,

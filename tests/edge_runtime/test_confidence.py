@@ -14,11 +14,19 @@ def test_scores_are_what_their_names_say() -> None:
         "margin": 0.5,
         "entropy": 1 + float(np.sum(chances * np.log(chances))) / np.log(3),
         "sequence-mean": 0.7,
+        "ctc": 0.0,  # the best class is the blank: nothing was read
     }
     assert set(expected) == set(SCORES)
     for score, value in expected.items():
         scorer = Scorer(Confidence("p", score=score, activation="softmax"), ("p",))
         assert scorer.confidence({"p": chances}) == pytest.approx(value, rel=1e-5), score
+
+
+def test_ctc_is_the_mean_of_the_steps_that_gave_a_character() -> None:
+    steps = np.array([[[0.1, 0.8, 0.1], [0.1, 0.7, 0.2], [0.9, 0.1, 0.0], [0.2, 0.2, 0.6]]], np.float32)
+    scorer = Scorer(Confidence("p", score="ctc", activation="softmax"), ("p",))
+    # The second step repeats the first, the third is blank.
+    assert scorer.confidence({"p": steps}) == pytest.approx((0.8 + 0.6) / 2)
 
 
 def test_logits_and_their_probabilities_score_the_same_at_any_temperature() -> None:

@@ -1,0 +1,1 @@
+"""A camera translator: signs are found, read, translated and redrawn in place, by a chain of models and operators."""
