@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test quick heavy lint format stubs bench recipes onnx clean
+.PHONY: setup demo test quick heavy lint format stubs bench chains recipes onnx test-arm64 test-armhf clean
 
 setup: $(STAMP)
 
@@ -16,6 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/hybridge demo --out demo-out --overwrite
+	$(BIN)/hybridge demo sign --out demo-out/signs --overwrite
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -q -m 'not heavy'
@@ -48,6 +49,22 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.conversion.tiny_models
 	$(BIN)/python -m benchmarks.conversion.int8_quality
 	$(BIN)/python -m benchmarks.conversion.cost
+
+# Chains beside RapidOCR and MediaPipe, streams, and a long run with hot swaps; HYBRIDGE_DATA as above.
+chains: $(STAMP)
+	$(BIN)/python -m benchmarks.chain_overhead
+	$(BIN)/python -m benchmarks.chain_vs_rapidocr
+	$(BIN)/python -m benchmarks.chain_vs_mediapipe
+	$(BIN)/python -m benchmarks.stream_throughput
+	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m benchmarks.footprint
+
+# The runtime's tests in a Debian root of a device's architecture, under qemu; they say what they need.
+test-arm64: $(STAMP)
+	sh tests/devices/device.sh arm64 $(BIN)/python
+
+test-armhf: $(STAMP)
+	sh tests/devices/device.sh armhf $(BIN)/python
 
 # The table of recipes in docs/, and the search beside plain recipes: an hour on two cores.
 recipes: $(STAMP)

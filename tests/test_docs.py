@@ -59,8 +59,8 @@ def test_every_operator_is_listed_with_its_tensors_and_settings() -> None:
         for name in re.findall(r"`([a-z-]+)`", names)
     }
     for name in operator_names():
-        if name.startswith("test-"):
-            continue  # another test's own
+        if name.startswith(("test-", "sign-")):
+            continue  # another test's own; the sign translator's, which has a page of its own
         operator = find_operator(name)
         takes, gives, _ = rows[name]
         assert tuple(re.findall(r"`(\w+)`", takes)) == operator.inputs

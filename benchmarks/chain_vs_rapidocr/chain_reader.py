@@ -13,6 +13,9 @@ from edge_runtime import load_chain
 
 __all__ = ["main"]
 
+# What is read with less is left out, as RapidOCR and the translator do.
+_LEAST = 0.5
+
 
 def main() -> None:
     """Answers until standard input ends."""
@@ -26,6 +29,7 @@ def main() -> None:
             lines = [
                 {"quad": quad.tolist(), "text": str(text), "confidence": float(confidence)}
                 for quad, text, confidence in rows
+                if confidence >= _LEAST
             ]
             peak = next(
                 int(row.split()[1]) * 1024

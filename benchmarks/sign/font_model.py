@@ -36,6 +36,7 @@ __all__ = ["Judgement", "font_model", "judge", "scene_samples", "train_font_mode
 
 NAME, VERSION = "sign-font", "1"
 _TRAIN, _HELD_OUT, _EPOCHS, _SEED = 8400, 1200, 16, 0
+_REPORT_EVERY = 4
 
 _RAW_STRIP = RawInput(
     name="strip",
@@ -103,13 +104,14 @@ def train_font_model(
     targets = np.eye(len(FONT_CLASSES), dtype=np.float32)
 
     def tell(epoch: int, logs: dict[str, float]) -> None:
-        if (epoch + 1) % 6 == 0:
+        if (epoch + 1) % _REPORT_EVERY == 0:
             report(f"epoch {epoch + 1} of {epochs}: {logs['val_accuracy']:.1%} right on other texts")
 
     model.fit(
         train.strips / np.float32(255),
         targets[train.labels],
         validation_data=(held.strips / np.float32(255), targets[held.labels]),
+        validation_freq=_REPORT_EVERY,
         epochs=epochs,
         batch_size=64,
         verbose=0,

@@ -10,7 +10,7 @@ from edge_runtime import operator
 from edge_runtime.operators import find_operator
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["keep_lines", "mark_lines", "pick_translated"]
+__all__ = ["keep_lines", "mark_lines", "pick_translated", "upright_quads"]
 
 
 @operator(
@@ -59,6 +59,32 @@ def keep_lines(
         "confidences": chances[kept],
         "sources": np.array([str(sources[index]) for index in kept], np.str_),
     }
+
+
+@operator(
+    "sign-upright-quads",
+    takes={"quads": "float32[n, 4, 2]", "probabilities": "float32[n, 2]"},
+    gives={"quads": "float32[n, 4, 2]"},
+)
+def upright_quads(
+    quads: Array, probabilities: Array, *, turn_ratio: float = 1.5, threshold: float = 0.9
+) -> Array:
+    """Corners that begin at the top left of the text, where its crop was turned.
+
+    Args:
+        quads: Corners of each line as the detector gives them.
+        probabilities: Of each line's crop to be upright, and to be upside down.
+        turn_ratio: As `crop-quads` was given it: such a line's crop was turned by a quarter.
+        threshold: As `rotate-by-class` was given it: such a line's crop was turned by a half.
+    """
+    begun = quads.copy()
+    for index, quad in enumerate(quads):
+        across = max(np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[2] - quad[3]))
+        down = max(np.linalg.norm(quad[3] - quad[0]), np.linalg.norm(quad[2] - quad[1]))
+        quarters = int(bool(turn_ratio) and down >= across * turn_ratio)
+        halves = int(probabilities[index].argmax() == 1 and probabilities[index, 1] > threshold)
+        begun[index] = np.roll(quad, -(quarters + 2 * halves), axis=0)
+    return begun
 
 
 _PER_LINE = {

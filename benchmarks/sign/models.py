@@ -1,8 +1,8 @@
 """The models of the sign translator: fetched, converted and trained on first use, then taken from a folder.
 
-Detection, direction and recognition are PP-OCR's (Du et al., "PP-OCR: A Practical Ultra Lightweight OCR System", 2020;
-version 4), from the wheel of `rapidocr-onnxruntime`; the endpoint's larger reader is that of version 5. The network that
-translates and the one that tells fonts apart are trained by this package.
+Detection, direction and recognition are those of PP-OCR (Du et al., "PP-OCR: A Practical Ultra Lightweight OCR System",
+2020), version 4, from the wheel of `rapidocr-onnxruntime`; the endpoint's larger reader is that of version 5. The network
+that translates and the one that tells fonts apart are trained by this package.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.onnx_ocr.models import MODELS, OcrModel, characters, fetch
+from benchmarks.sign.translation.training import bundle_file
 from edge_runtime.tensor_spec import Array
 
 if TYPE_CHECKING:
     from convert import Conversion
 
-__all__ = ["BUNDLES", "SignModel", "cache_folder", "prepare", "cloud_chain", "reading_chain", "sign_chain"]
+__all__ = ["BUNDLES", "SignModel", "cache_folder", "cloud_chain", "prepare", "reading_chain", "sign_chain"]
 
+# Its name is tied to the phrase book: another book is another network.
+_TRANSLATION = bundle_file()
 _DETECTION, _DIRECTION, _RECOGNITION, _CLOUD_RECOGNITION = MODELS
 
 
@@ -111,8 +114,9 @@ def _write_chains(
         # The detector uses threads within an invocation; lines are read side by side.
         text = text.replace("num_threads = 2", f"num_threads = {num_threads}")
         text = text.replace("instances = 2", f"instances = {num_threads}")
+        text = text.replace('"translation.edge"', f'"{_TRANSLATION}"')
         if "TRANSLATION_THRESHOLD" in text:
-            text = text.replace("TRANSLATION_THRESHOLD", f"{_threshold_of(folder / 'translation.edge'):.6f}")
+            text = text.replace("TRANSLATION_THRESHOLD", f"{_threshold_of(folder / _TRANSLATION):.6f}")
         lines = text.splitlines(keepends=True)
         if endpoint is None:
             lines = [line for line in lines if not line.startswith("fallback = ")]
@@ -233,7 +237,7 @@ BUNDLES: tuple[SignModel, ...] = (
     SignModel("recognition.edge", "PP-OCRv4 text recognition, converted and quantised", _make_recognition),
     SignModel("characters.txt", "the characters that it reads", _make_characters),
     SignModel(
-        "translation.edge",
+        _TRANSLATION,
         "the network that finds a sign's phrase, trained on the phrase book",
         _make_translation,
     ),

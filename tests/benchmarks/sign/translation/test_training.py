@@ -43,19 +43,19 @@ def test_the_bundle_says_what_it_is(bundle_path: Path) -> None:
     assert (confidence.activation, confidence.temperature) == ("softmax", 1.0)
 
 
-def test_it_finds_phrases_a_hundred_times_as_fast_as_looking_up_the_nearest(bundle_path: Path) -> None:
+def test_it_finds_phrases_many_times_as_fast_as_looking_up_the_nearest(bundle_path: Path) -> None:
     network, _, nearest, exact = _measured(Bundle.open(bundle_path), 0.0, 0.1)
     assert network.right[0] > 0.97
     assert network.right[1] > 0.75 > exact.right[1]
     assert network.false_signs < 0.12
-    # A hundred on a quiet machine.
+    # Ninety on a quiet machine.
     assert network.median_ms < nearest.median_ms / 20
 
 
 @pytest.mark.heavy
 def test_it_finds_more_phrases_than_looking_up_the_nearest() -> None:
     trained = translation_bundle(say=lambda _: None)
-    network, strict, nearest, exact = _measured(trained.bundle, 0.0, 0.05, 0.1, 0.2)
+    network, strict, nearest, exact = _measured(trained.bundle, 0.0, 0.1, 0.2, every=1)
     for right, next_best, looked_up in zip(strict.right, nearest.right, exact.right, strict=True):
         assert right > next_best > looked_up
     assert strict.false_signs <= nearest.false_signs
@@ -64,10 +64,10 @@ def test_it_finds_more_phrases_than_looking_up_the_nearest() -> None:
     assert network.false_strangers < 0.05
 
 
-def _measured(bundle: Bundle, *rates: float) -> list[Row]:
+def _measured(bundle: Bundle, *rates: float, every: int = 5) -> list[Row]:
     book = phrase_book()
     readings = [held_out_examples(book, rate) for rate in rates]
-    some = [Examples(reading.texts[::5], reading.phrases[::5]) for reading in readings]
+    some = [Examples(reading.texts[::every], reading.phrases[::every]) for reading in readings]
     return evaluate(bundle, book, some, other_signs(), made_up=500)
 
 
