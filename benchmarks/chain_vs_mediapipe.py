@@ -1,7 +1,7 @@
 """The face chain beside MediaPipe's face mesh on one photograph.
 
-``HYBRIDGE_DATA=... python -m benchmarks.chain_vs_mediapipe``: each in a process of its own, in turn; MediaPipe in static
-mode, so that both detect in every image. Landmarks are compared point by point, in shares of the face's width.
+``HYBRIDGE_DATA=... python -m benchmarks.chain_vs_mediapipe``: each in a process of its own, in turn; MediaPipe in
+static mode, so that both detect in every image. Landmarks are compared point by point, in shares of the face's width.
 """
 
 from __future__ import annotations

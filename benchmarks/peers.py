@@ -1,6 +1,7 @@
 """Environments of their own for the packages that hybridge is measured beside.
 
-They want versions of libraries that clash with ours, so each gets a virtual environment in the cache, made on first use.
+They want versions of libraries that clash with ours, so each gets a virtual environment in the cache, made on first
+use.
 """
 
 from __future__ import annotations

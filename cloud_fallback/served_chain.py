@@ -21,8 +21,8 @@ _VERSION = "1"
 class ServedChain:
     """A chain in TOML: whatever its stages do, requests give its inputs and get its outputs.
 
-    Its file says what its inputs are (``inputs = { crop = "uint8[height, width, 3]" }``), since a request has to be told.
-    Text travels as strings in UTF-8.
+    Its file says what its inputs are (``inputs = { crop = "uint8[height, width, 3]" }``), since a request has to be
+    told. Text travels as strings in UTF-8.
 
     Args:
         path: The chain's file.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime import Bundle, Confidence, Manifest
+from edge_runtime import Bundle, Confidence, Manifest, Model
 from edge_runtime.interpreter import load_interpreter, signatures
 from edge_runtime.manifest import SCHEMA_VERSION, PreprocessingStep, RawInput
 from edge_runtime.tensor_spec import TensorSpec
@@ -70,3 +70,19 @@ def make_bundle(models: Path) -> Callable[..., Bundle]:
 def image() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """One float32 image of shape (1, 8, 8, 1) in 0..1, the same every time."""
     return np.random.default_rng(3).random((1, 8, 8, 1), dtype=np.float32)
+
+
+def count_invocations(*models: Model) -> list[Model]:
+    """A list to which each invocation of an instance that is idle now adds its model."""
+    invoked: list[Model] = []
+    for model in models:
+        for instance in model._idle:
+
+            def counted(
+                model: Model = model, invoke: Callable[[], None] = instance.interpreter.invoke
+            ) -> None:
+                invoked.append(model)
+                invoke()
+
+            instance.interpreter.invoke = counted  # type: ignore[method-assign]
+    return invoked

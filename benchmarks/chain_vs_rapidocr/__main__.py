@@ -53,10 +53,10 @@ class Outcome:
 
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
-    our_score: Score = Score(0, 0, 0, 0)
-    their_score: Score = Score(0, 0, 0, 0)
-    our_letters: Score = Score(0, 0, 0, 0)
-    their_letters: Score = Score(0, 0, 0, 0)
+    our_score: Score = field(default_factory=lambda: Score(0, 0, 0, 0))
+    their_score: Score = field(default_factory=lambda: Score(0, 0, 0, 0))
+    our_letters: Score = field(default_factory=lambda: Score(0, 0, 0, 0))
+    their_letters: Score = field(default_factory=lambda: Score(0, 0, 0, 0))
 
     def figures(self) -> dict[str, Any]:
         """What is reported."""

@@ -1,8 +1,8 @@
 """The models of the sign translator: fetched, converted and trained on first use, then taken from a folder.
 
-Detection, direction and recognition are those of PP-OCR (Du et al., "PP-OCR: A Practical Ultra Lightweight OCR System",
-2020), version 4, from the wheel of `rapidocr-onnxruntime`; the endpoint's larger reader is that of version 5. The network
-that translates and the one that tells fonts apart are trained by this package.
+Detection, direction and recognition are those of PP-OCR (Du et al., "PP-OCR: A Practical Ultra Lightweight OCR
+System", 2020), version 4, from the wheel of `rapidocr-onnxruntime`; the endpoint's larger reader is that of version 5.
+The network that translates and the one that tells fonts apart are trained by this package.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from queue import SimpleQueue
@@ -209,8 +209,11 @@ class Chain:
         queue_size: int = 4,
         overflow: Overflow = "block",
         workers: int | None = None,
-    ) -> AsyncIterator[StreamResult]:
-        """`stream` for asyncio; the event loop goes on while frames are under way."""
+    ) -> AsyncGenerator[StreamResult, None]:
+        """`stream` for asyncio; the event loop goes on while frames are under way.
+
+        A loop that is left early stops the stream at once only within `contextlib.aclosing`.
+        """
         stream = self.stream(source, queue_size=queue_size, overflow=overflow, workers=workers)
         try:
             while (result := await asyncio.to_thread(stream.next_result)) is not None:

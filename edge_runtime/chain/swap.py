@@ -134,19 +134,34 @@ class TierSlot:
                     outputs=old.given_outputs,
                 )
                 _check_signature(old, new)
-                _compare(old, new, canary)
+                reference = None
+                if canary is not None:
+                    _check_canary(canary, old)
+                    reference = self._answer_afresh(canary.inputs)
+                _compare(old, new, canary, reference)
             except BaseException:
                 model.close()
                 raise
             with self._lock:
                 before = self._holding
+                # Whoever holds the place on trial has proved nothing: the one before him would take over again.
+                proven = before.previous or before.tier
                 self._calls_left = trial_calls
-                self._holding = _Holding(new, old if trial_calls else None)
+                self._holding = after = _Holding(new, proven if trial_calls else None)
                 self.state = SwapState.TRIAL if trial_calls else SwapState.KEPT
-                self.detail = f"{_title(new)} in place of {_title(old)}"
-            for done in (before.previous, None if trial_calls else old):
-                if done is not None:
-                    done.model.close(wait=False)
+                self.detail = f"{_title(new)} in place of {_title(before.tier)}"
+            for done in {before.tier, proven} - {after.previous}:
+                done.model.close(wait=False)
+
+    def _answer_afresh(self, item: Mapping[str, Any]) -> TierAnswer:
+        while True:
+            holding = self._holding
+            try:
+                return holding.tier.answer_afresh(item)
+            except HybridgeError as error:
+                # A trial has ended meanwhile.
+                if error.code is not ErrorCode.MODEL_CLOSED or holding is self._holding:
+                    raise
 
     def _count(self, holding: _Holding) -> None:
         with self._lock:
@@ -202,15 +217,17 @@ def _check_signature(old: Tier, new: Tier) -> None:
         )
 
 
-def _compare(old: Tier, new: Tier, canary: Canary | None) -> None:
-    if canary is not None and canary.inputs.keys() != old.takes.keys():
+def _check_canary(canary: Canary, old: Tier) -> None:
+    if canary.inputs.keys() != old.takes.keys():
         raise HybridgeError(
             ErrorCode.INPUT_MISSING if old.takes.keys() - canary.inputs.keys() else ErrorCode.INPUT_UNKNOWN,
             "canary inputs",
             received=", ".join(canary.inputs) or "none",
             expected=", ".join(old.takes),
         )
-    before = old.answer_afresh(canary.inputs) if canary else None
+
+
+def _compare(old: Tier, new: Tier, canary: Canary | None, before: TierAnswer | None) -> None:
     try:
         answer = new.warm_up(canary.inputs if canary else None)
     except HybridgeError as error:

@@ -21,9 +21,9 @@ __all__ = ["Operator", "find_operator", "operator", "operator_names"]
 
 _GROUP = "hybridge.operators"
 _BUILTIN = (
-    "anchors", "audio", "crop", "detection", "drawing", "image", "image_file", "regions", "tensor", "text", "text_boxes",
-    "tokens",
-)  # fmt: skip
+    *("anchors", "audio", "crop", "detection", "drawing", "image", "image_file", "regions"),
+    *("tensor", "text", "text_boxes", "tokens"),
+)
 _registered: dict[str, Operator] = {}
 
 

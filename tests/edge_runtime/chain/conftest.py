@@ -74,3 +74,15 @@ def _ours(before: set[threading.Thread]) -> list[str]:
 def ramp(*shape: int) -> Array:
     """Float32 values that differ, the same every time."""
     return (np.arange(np.prod(shape), dtype=np.float32) / 7).reshape(shape)
+
+
+def pass_on(name: str, ran: list[str] | None = None, *, seconds: float = 0.0) -> Callable[[Array], Array]:
+    """A function that gives what it takes, after some seconds and with a note of its name."""
+
+    def run(array: Array) -> Array:
+        time.sleep(seconds)
+        if ran is not None:
+            ran.append(name)
+        return array
+
+    return run

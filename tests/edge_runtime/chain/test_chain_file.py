@@ -306,7 +306,7 @@ def test_stages_written_inline_are_checked_without_lines(folder: Path) -> None:
     (folder / "chain.toml").write_text(
         "stages = [{ name = 'a', operator = 'scale', params = { factor = 2 }, outputs = { array = 'y' } }]"
     )
-    assert load_chain(folder / "chain.toml").run(np.float32(3)).outputs["y"] == 6
+    assert load_chain(folder / "chain.toml").run(np.array(3, np.float32)).outputs["y"] == 6
 
 
 @pytest.mark.parametrize(

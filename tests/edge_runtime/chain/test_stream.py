@@ -18,6 +18,7 @@ import pytest
 from edge_runtime import Chain, ErrorCode, Frame, HybridgeError, Model, Stage, StreamResult
 from edge_runtime.metrics import resident_bytes
 from edge_runtime.tensor_spec import Array
+from tests.edge_runtime.chain.conftest import pass_on
 
 Calling = Callable[..., Stage]
 
@@ -437,7 +438,7 @@ def test_frames_that_are_late_are_dropped_where_the_chain_says_so(calling: Calli
 def test_a_last_frame_that_is_late_ends_the_stream_all_the_same(calling: Calling) -> None:
     chain = Chain(
         [
-            calling("slow", lambda array: (time.sleep(0.01), array)[1], "x", "y"),
+            calling("slow", pass_on("slow", seconds=0.01), "x", "y"),
             calling("next", lambda array: array, "y", "z"),
         ],
         deadline_s=0.001,
@@ -507,7 +508,7 @@ def test_a_single_model_answers_as_it_does_alone(models: Path) -> None:
 
 
 def test_the_event_loop_goes_on_while_a_chain_runs(calling: Calling) -> None:
-    chain = Chain([calling("slow", lambda array: (time.sleep(0.05), array)[1], "x", "y")])
+    chain = Chain([calling("slow", pass_on("slow", seconds=0.05), "x", "y")])
 
     async def main() -> tuple[int, float]:
         ticks = 0

@@ -39,7 +39,7 @@ def versions(make_bundle: MakeBundle, tmp_path: Path) -> Callable[[str], Path]:
     """The path of a bundle of a version of the classifier."""
 
     def save(model: str, **options: Any) -> Path:
-        return make_bundle(model=model, name=f"digits-{model}", **options).save(tmp_path)
+        return make_bundle(model=model, name=f"digits-{model}", **options).save(tmp_path, overwrite=True)
 
     return save
 
@@ -262,11 +262,7 @@ def test_a_model_that_raises_in_its_trial_gives_way(
 ) -> None:
     expected = _logits(models, "classifier", image)
     chain.swap("read", versions("classifier-newer"))
-
-    def fail() -> None:
-        raise RuntimeError("a kernel gave up")
-
-    _slot(chain).tier.model._idle[0].interpreter.invoke = fail  # type: ignore[method-assign]
+    _slot(chain).tier.model._idle[0].interpreter.invoke = _fail  # type: ignore[method-assign]
     np.testing.assert_array_equal(chain.run(image).outputs["logits"], expected)
     assert _slot(chain).state is SwapState.ROLLED_BACK
     assert "a kernel gave up" in _slot(chain).detail
@@ -312,6 +308,40 @@ def test_a_model_that_gives_way_under_many_threads_drops_no_call(
             future.result(timeout=30)
     chain.run(bright)
     assert _slot(chain).state is SwapState.ROLLED_BACK
+
+
+def test_a_swap_during_a_trial_falls_back_on_the_last_that_was_proved(
+    chain: Chain, models: Path, image: Array, versions: Callable[[str], Path]
+) -> None:
+    first = _slot(chain).tier
+    chain.swap("read", versions("classifier-newer"))
+    second = weakref.ref(_slot(chain).tier.model)
+    chain.swap("read", versions("classifier-fragile"))
+    gc.collect()
+    assert second() is None
+    bright = image * 4
+    np.testing.assert_array_equal(chain.run(bright).outputs["logits"], _logits(models, "classifier", bright))
+    assert _slot(chain).tier is first
+    # One that gives way while the next is being prepared is not what that one falls back on.
+    chain.swap("read", versions("classifier-fragile"))
+    fragile = _slot(chain).tier
+
+    class Meanwhile(dict[str, Array]):
+        def keys(self) -> Any:
+            if _slot(chain).tier is fragile:
+                chain.run(bright)
+            return super().keys()
+
+    chain.swap("read", versions("classifier-newer"), canary=Canary(Meanwhile(image=image)))
+    assert _slot(chain).state is SwapState.TRIAL
+    assert chain.run(image).outputs["logits"].shape == (1, 10)
+    _slot(chain).tier.model._idle[0].interpreter.invoke = _fail  # type: ignore[method-assign]
+    np.testing.assert_array_equal(chain.run(image).outputs["logits"], _logits(models, "classifier", image))
+    assert _slot(chain).tier is first
+
+
+def _fail() -> None:
+    raise RuntimeError("a kernel gave up")
 
 
 def test_a_swap_keeps_what_the_stage_says_of_its_model(

@@ -24,7 +24,8 @@ from edge_runtime import (
     Tier,
 )
 from edge_runtime.tensor_spec import Array
-from tests.conftest import LABELS
+from tests.conftest import LABELS, count_invocations
+from tests.edge_runtime.chain.conftest import pass_on
 
 Calling = Callable[..., Stage]
 
@@ -74,14 +75,10 @@ def test_the_next_tier_is_asked_only_when_the_last_was_unsure(
     name = ("classifier", "classifier-newer", "classifier-contrary")[tier]
     for slot in chain.model_slots().values():
         slot.tier.model.run(image)
-    runs = []
-    for number, slot in enumerate(chain.model_slots().values()):
-        interpreter = slot.tier.model._idle[0].interpreter
-        interpreter.invoke = (  # type: ignore[method-assign, assignment]
-            lambda number=number, invoke=interpreter.invoke: (runs.append(number), invoke())
-        )
+    loaded = [slot.tier.model for slot in chain.model_slots().values()]
+    invoked = count_invocations(*loaded)
     prediction = chain.run(image)
-    assert runs == list(range(tier + 1))
+    assert invoked == loaded[: tier + 1]
     expected = _logits(models, name, image)
     np.testing.assert_array_equal(prediction.outputs["logits"], expected)
     assert prediction.label == LABELS[expected.argmax()]
@@ -241,8 +238,8 @@ def test_a_chain_that_drops_what_is_late_fails_before_the_next_stage(calling: Ca
     def chain(late: Any) -> Chain:
         return Chain(
             [
-                calling("slow", lambda array: (time.sleep(0.05), ran.append("slow"), array)[2], "x", "y"),
-                calling("next", lambda array: (ran.append("next"), array)[1], "y", "z"),
+                calling("slow", pass_on("slow", ran, seconds=0.05), "x", "y"),
+                calling("next", pass_on("next", ran), "y", "z"),
             ],
             name="both",
             late=late,
