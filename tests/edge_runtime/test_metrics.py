@@ -147,6 +147,6 @@ def test_resident_memory_is_that_of_this_process() -> None:
         assert resident_bytes() == 0
         return
     before = resident_bytes()
-    held = np.ones(20_000_000, np.uint8)
-    assert 15_000_000 < resident_bytes() - before < 40_000_000
+    held = np.ones(100_000_000, np.uint8)
+    assert 60_000_000 < resident_bytes() - before < 140_000_000
     assert held.size
