@@ -33,7 +33,7 @@ __all__ = ["stream_throughput"]
 def stream_throughput(frames: int, pairs: int, workers: int) -> None:
     """Compares a stream with single runs on the face chain."""
     image = read_image(data_file("images/grace_hopper.bmp"))
-    with face_chain_file(instances=workers) as path, load_chain(path) as chain:
+    with face_chain_file(instances=workers, num_threads=1) as path, load_chain(path) as chain:
         _stream(chain, image, frames, workers)
         single, streamed = [], []
         for pair in range(pairs):

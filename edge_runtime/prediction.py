@@ -33,6 +33,7 @@ class Reason(StrEnum):
     MESSAGE_TOO_LARGE = "message-too-large"
     FALLBACK_FAILED = "fallback-failed"
     DEVICE_DEADLINE = "device-deadline"
+    TIER_FAILED = "tier-failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ class Chain:
         """
         try:
             run = self.begin(inputs, deadline_s=deadline_s)
-            if self.graph.has_branches:
+            if self.pace.is_any_pair_worth_threads(self.graph.independent):
                 self._run_branches(run)
             else:
                 for index in range(len(self.stages)):

@@ -23,7 +23,7 @@ class Graph:
         inputs: Tensors that the caller gives.
         outputs: Tensors that the caller gets.
         types: What is known of each tensor.
-        has_branches: Whether any two stages could run at the same time.
+        independent: Pairs of stages that could run at the same time.
     """
 
     stages: tuple[Stage, ...]
@@ -31,7 +31,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     types: dict[str, TensorType]
-    has_branches: bool
+    independent: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, stages: Sequence[Stage], inputs: Mapping[str, TensorType], outputs: Sequence[str]) -> Graph:
@@ -49,7 +49,7 @@ class Graph:
             given,
             tuple(outputs) or left,
             types,
-            _has_branches(needs),
+            _independent(needs),
         )
 
     def infer(self, given: Mapping[str, TensorType]) -> tuple[dict[str, TensorType], list[str]]:
@@ -157,12 +157,14 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
     return [stages[index] for index in TopologicalSorter(needs).static_order()]
 
 
-def _has_branches(needs: Sequence[set[int]]) -> bool:
-    """Whether some stage does not wait, directly or through others, for the one that stands before it."""
+def _independent(needs: Sequence[set[int]]) -> tuple[tuple[int, int], ...]:
+    """Pairs of stages of which neither waits, directly or through others, for the other."""
     before: list[set[int]] = []
     for wanted in needs:
         before.append(set(wanted).union(*(before[index] for index in wanted)))
-    return any(index - 1 not in before[index] for index in range(1, len(needs)))
+    return tuple(
+        (index, later) for later in range(len(needs)) for index in range(later) if index not in before[later]
+    )
 
 
 def _types(

@@ -6,6 +6,7 @@ a Boosted Cascade of Simple Features", CVPR 2001; for networks Teerapittayanon e
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,8 @@ from edge_runtime.tensor_spec import TensorSpec, Value
 from edge_runtime.tensor_type import Bindings, TensorType
 
 __all__ = ["ModelStep"]
+
+_log = logging.getLogger(__name__)
 
 # How many questions to the cloud about items of one stage are under way at once.
 _ASKED_AT_ONCE = 4
@@ -149,7 +152,13 @@ class ModelStep:
             return
         asked = [items[index] for index in unsure]
         start = time.perf_counter()
-        answers = self._run_in_time(call, tier, asked)
+        try:
+            answers = self._run_in_time(call, tier, asked)
+        except HybridgeError as error:
+            # The tier before has answered; that one cannot be loaded, or gives up, is no reason to have no answer.
+            _log.warning("tier %d of stage '%s' failed", tier + 1, call.stage, exc_info=True)
+            _leave(standing, unsure, f"tier {tier + 1}: {error.message}", Reason.TIER_FAILED)
+            return
         taken = (time.perf_counter() - start) / len(unsure)
         if answers is None:
             # It takes longer than it was waited for.
@@ -245,9 +254,11 @@ def _readable(tier: Tier, answer: Answer) -> Answer:
     return answer
 
 
-def _leave(standing: list[_Standing], indices: list[int], detail: str) -> None:
+def _leave(
+    standing: list[_Standing], indices: list[int], detail: str, reason: Reason = Reason.DEVICE_DEADLINE
+) -> None:
     for index in indices:
-        standing[index].reason, standing[index].detail = Reason.DEVICE_DEADLINE, detail
+        standing[index].reason, standing[index].detail = reason, detail
 
 
 def _check_tiers(tiers: Sequence[Tier]) -> None:

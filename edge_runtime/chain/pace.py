@@ -34,6 +34,13 @@ class Pace:
         """Whether a stage takes long enough to be handed to another thread."""
         return self._seconds[index] > _WORTH_A_THREAD_S
 
+    def is_any_pair_worth_threads(self, pairs: Sequence[tuple[int, int]]) -> bool:
+        """Whether two of these stages that may run at once both take long enough for it."""
+        seconds = self._seconds
+        return any(
+            seconds[one] > _WORTH_A_THREAD_S and seconds[other] > _WORTH_A_THREAD_S for one, other in pairs
+        )
+
     def deadlines(self, deadline: float) -> list[float]:
         """The moment by which each stage should be done, so that those behind it still have their usual time."""
         after = [0.0] * len(self._seconds)

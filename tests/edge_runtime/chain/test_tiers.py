@@ -316,3 +316,12 @@ def test_a_nested_chain_has_no_label_or_confidence_of_its_own_when_the_cloud_ans
         assert (prediction.label is not None) is has_label
         assert (prediction.confidence is not None) is has_label
         assert chain.metrics.figures().stages[0].sources == {source: 1}
+
+
+def test_a_tier_that_fails_leaves_the_answer_of_the_one_before(models: Path, image: Array) -> None:
+    chain = _chain(models, 1.0, None)
+    chain.model_slots()["read:2"].tier.model.close()
+    prediction = chain.run(image)
+    np.testing.assert_array_equal(prediction.outputs["logits"], _logits(models, "classifier", image))
+    assert (prediction.source, prediction.reason) == (Source.DEVICE, Reason.TIER_FAILED)
+    assert "tier 2" in prediction.detail
