@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -32,11 +33,11 @@ class Stream:
     """Runs a chain over the frames of a source and gives the answers in the frames' order.
 
     The stages are a pipeline. Workers take whichever stage of whichever frame can run, the oldest frame first: a model
-    runs as many frames at once as it has instances, one that carries a state takes them in order, operators run
-    anywhere. So no thread is tied to a stage, and a slow stage has all workers that it can use. Every line is bounded:
-    `queue_size` frames wait at the entrance, one frame more than there are workers is under way or waits for the
-    reader. A reader that is slow therefore holds up the stages, these the entrance, and that the source; or frames are
-    dropped there.
+    runs as many frames at once as it has instances, one that carries a state takes them in order, operators run on
+    the worker that has the frame. So no thread is tied to a stage, and a slow stage has all workers that it can use.
+    Every line is bounded: `queue_size` frames wait at the entrance, one frame more than there are workers is under way
+    or waits for the reader. A reader that is slow therefore holds up the stages, these the entrance, and that the
+    source; or frames are dropped there.
 
     A frame that fails is answered with its error, and the stream goes on. A frame that is late in a chain that drops
     what is late, and one that found the entrance full, is not answered; its number is missing. The chain's metrics
@@ -75,9 +76,8 @@ class Stream:
         self._has_room = threading.Condition(self._lock)
         self._entrance: deque[tuple[int, Frame | HybridgeError]] = deque()
         self._flights: deque[_Flight] = deque()
-        self._running = [0] * len(chain.stages)
-        self._capacity = [stage.step.instances for stage in chain.stages]
-        self._in_order = [stage.step.stateful for stage in chain.stages]
+        self._parts = _parts(chain)
+        self._running = [0] * len(self._parts)
         self._source_ended = False
         self._source_error: BaseException | None = None
         self._stopped = False
@@ -153,7 +153,7 @@ class Stream:
             self._chain.metrics.stream_holds(waiting=-len(self._entrance), in_flight=-len(self._flights))
             for flight in self._flights:
                 for index in flight.ready:
-                    self._chain.metrics.stage_waits(self._chain.stages[index].name, -1)
+                    self._chain.metrics.stage_waits(self._parts[index].name, -1)
             self._entrance.clear()
             self._flights.clear()
 
@@ -224,7 +224,15 @@ class Stream:
             if index is None:
                 flight.begin(self._chain)
             else:
-                flight.step(index)
+                scarce, *free = self._parts[index].stages
+                flight.step([scarce])
+                with self._lock:
+                    # The next frame may be in the model while this one's free stages run.
+                    self._running[index] -= 1
+                    flight.taken.add(index)
+                    if free:
+                        self._has_work.notify()
+                flight.step(free)
             with self._lock:
                 is_last = self._done(flight, index)
             if is_last:
@@ -235,14 +243,14 @@ class Stream:
                         self._has_result.notify()
 
     def _next_task(self) -> tuple[_Flight, int | None] | None:
-        """A stage that can run, of the oldest frame that has one; else a new frame; called with the lock held."""
+        """A part that can run, of the oldest frame that has one; else a new frame; called with the lock held."""
         for place, flight in enumerate(self._flights):
             for index in flight.ready if flight.error is None else ():
                 if self._may_run(place, index):
                     flight.ready.remove(index)
                     flight.under_way += 1
                     self._running[index] += 1
-                    self._chain.metrics.stage_waits(self._chain.stages[index].name, -1)
+                    self._chain.metrics.stage_waits(self._parts[index].name, -1)
                     return flight, index
         if self._entrance and len(self._flights) < self._limit:
             number, frame = self._entrance.popleft()
@@ -254,26 +262,24 @@ class Stream:
         return None
 
     def _may_run(self, place: int, index: int) -> bool:
-        capacity = self._capacity[index]
+        capacity = self._parts[index].capacity
         if capacity is not None and self._running[index] >= capacity:
             return False
-        if not self._in_order[index]:
+        if not self._parts[index].in_order:
             return True
         return all(before.is_over or index in before.taken for before in list(self._flights)[:place])
 
     def _done(self, flight: _Flight, index: int | None) -> bool:
-        """Makes ready what follows a stage, or a frame's beginning; whether it was the last. The lock is held."""
-        if index is not None:
-            self._running[index] -= 1
-        fresh = flight.advance(self._chain, index)
+        """Makes ready what follows a part, or a frame's beginning; whether it was the last. The lock is held."""
+        fresh = flight.advance(self._parts, index)
         for each in fresh:
-            self._chain.metrics.stage_waits(self._chain.stages[each].name, 1)
+            self._chain.metrics.stage_waits(self._parts[each].name, 1)
         # This worker takes one task itself; others are for those that wait.
         self._has_work.notify(max(len(fresh), 1))
         if not flight.is_over:
             return False
         for each in flight.ready:
-            self._chain.metrics.stage_waits(self._chain.stages[each].name, -1)
+            self._chain.metrics.stage_waits(self._parts[each].name, -1)
         flight.ready.clear()
         if flight.error is None:
             flight.under_way += 1
@@ -291,6 +297,47 @@ class Stream:
                 return None
             return StreamResult(flight.number, frame, None, flight.error)
         return StreamResult(flight.number, frame, flight.prediction)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Stages that a worker takes in one go: one that only so many frames can be in, and the free ones behind it.
+
+    Handing a frame over costs more than most operators take. Frames run side by side, so nothing is lost when the free
+    stages of one frame do not.
+
+    Attributes:
+        name: The first stage's.
+        stages: Indices, in an order that they can run in.
+        needs: The parts that it waits for.
+        capacity: Frames that may be in it at once; None for any number.
+        in_order: Whether frames must come in their order.
+    """
+
+    name: str
+    stages: tuple[int, ...]
+    needs: frozenset[int]
+    capacity: int | None
+    in_order: bool
+
+
+def _parts(chain: Chain) -> list[_Part]:
+    groups: list[list[int]] = []
+    for index, stage in enumerate(chain.stages):
+        if not groups or stage.step.instances is not None or stage.step.stateful:
+            groups.append([])
+        groups[-1].append(index)
+    place = {index: number for number, group in enumerate(groups) for index in group}
+    return [
+        _Part(
+            chain.stages[group[0]].name,
+            tuple(group),
+            frozenset({place[need] for index in group for need in chain.graph.needs[index]} - {number}),
+            chain.stages[group[0]].step.instances,
+            chain.stages[group[0]].step.stateful,
+        )
+        for number, group in enumerate(groups)
+    ]
 
 
 class _Flight:
@@ -320,11 +367,12 @@ class _Flight:
             except Exception as error:
                 self.error = _as_error(error, f"frame {self.number} of the stream")
 
-    def step(self, index: int) -> None:
-        """Runs one stage; after an error the others are given up."""
-        assert self.run is not None  # noqa: S101 - only frames that have begun have stages that are ready
+    def step(self, stages: Sequence[int]) -> None:
+        """Runs the stages of one part; after an error the others are given up."""
+        assert self.run is not None  # noqa: S101 - only frames that have begun have parts that are ready
         try:
-            self.run.step(index)
+            for index in stages if self.error is None else ():
+                self.run.step(index)
         except Exception as error:
             self.error = self.error or _as_error(error, f"frame {self.number} of the stream")
 
@@ -336,17 +384,16 @@ class _Flight:
         except Exception as error:
             self.error = _as_error(error, f"frame {self.number} of the stream")
 
-    def advance(self, chain: Chain, index: int | None) -> list[int]:
-        """After its beginning, or after a stage: the stages that have become ready."""
+    def advance(self, parts: Sequence[_Part], index: int | None) -> list[int]:
+        """After its beginning, or after a part: the parts that have become ready."""
         self.under_way -= 1
         if self.error is not None:
             return []
         if index is None:
-            self._waits = [set(needs) for needs in chain.graph.needs]
+            self._waits = [set(part.needs) for part in parts]
             self._left = len(self._waits)
             fresh = [each for each, needs in enumerate(self._waits) if not needs]
         else:
-            self.taken.add(index)
             self._left -= 1
             fresh = []
             for each, needs in enumerate(self._waits):
