@@ -17,15 +17,17 @@ import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
+from edge_runtime.input_port import InputPort
 from edge_runtime.instance import Instance, numpy_dtype
 from edge_runtime.interpreter import Placement, is_stateful, placements
+from edge_runtime.lent_instance import LentInstance
 from edge_runtime.tensor_spec import Array, TensorSpec
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
     from edge_runtime.memory_budget import MemoryBudget
 
-__all__ = ["Inputs", "LentInstance", "Model"]
+__all__ = ["Inputs", "Model"]
 
 Inputs: TypeAlias = Mapping[str, Array] | Array
 
@@ -112,7 +114,7 @@ class Model:
                 expected="instances=1",
                 fix="load it once for each stream",
             )
-        self._ports = {spec.name: _Port(self.name, spec) for spec in self.inputs}
+        self._ports = {spec.name: InputPort(self.name, spec) for spec in self.inputs}
         self._output_names = {spec.name for spec in self.outputs}
         # With one instance there is nothing to choose by size.
         self._chooses = instances > 1 and any(spec.is_dynamic for spec in self.inputs)
@@ -537,125 +539,12 @@ class Model:
         return f"Model({self.name!r}, inputs={[spec.name for spec in self.inputs]})"
 
 
-class LentInstance:
-    """An instance of a model whose memory may be read and written directly, as long as it is borrowed.
-
-    An array that `input` or `output` gives *is* the interpreter's memory, in the tensor's own type: it must be let go
-    before `invoke`, and before the block ends; the interpreter refuses to run while anyone holds one.
-    """
-
-    def __init__(self, instance: Instance):
-        self._instance = instance
-
-    def resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Gives inputs with free dimensions these shapes, all inputs by name.
-
-        Raises:
-            HybridgeError: `input-missing`, `input-unknown`, `input-shape`; `invoke-failed` for sizes that the model
-                cannot have, and while an array of its memory is held.
-        """
-        writers = self._instance.writers
-        for name, shape in shapes.items():
-            self._check_name(name, writers, ErrorCode.INPUT_UNKNOWN)
-            spec = writers[name].spec
-            if not spec.admits(shape) or (spec.is_dynamic and 0 in shape):
-                raise _size_error(self._instance.name, spec, shape)
-        if missing := [name for name in writers if name not in shapes]:
-            raise HybridgeError(
-                ErrorCode.INPUT_MISSING,
-                f"sizes of inputs of model '{self._instance.name}'",
-                received=", ".join(shapes) or "none",
-                expected=", ".join(writers),
-                fix=f"add {', '.join(missing)}",
-            )
-        self._instance.prepare({name: np.broadcast_to(np.int8(0), shape) for name, shape in shapes.items()})
-
-    def input(self, name: str) -> Array:
-        """The memory of an input.
-
-        Raises:
-            HybridgeError: `input-unknown`.
-        """
-        self._check_name(name, self._instance.writers, ErrorCode.INPUT_UNKNOWN)
-        return self._instance.writers[name].view()
-
-    def output(self, name: str) -> Array:
-        """The memory of an output, as the last invocation left it.
-
-        Raises:
-            HybridgeError: `output-unknown`.
-        """
-        self._check_name(name, self._instance.readers, ErrorCode.OUTPUT_UNKNOWN)
-        return self._instance.readers[name].view()
-
-    def invoke(self) -> None:
-        """Runs the model on what its inputs hold.
-
-        Raises:
-            HybridgeError: `invoke-failed`, also when an array of its memory is still held.
-        """
-        self._instance.invoke()
-
-    def _check_name(self, name: str, tensors: Mapping[str, object], code: ErrorCode) -> None:
-        if name not in tensors:
-            raise HybridgeError(
-                code,
-                f"memory of model '{self._instance.name}'",
-                received=f"'{name}'",
-                expected=f"one of {', '.join(tensors)}",
-            )
-
-
-class _Port:
-    """Checks what is given for one input."""
-
-    def __init__(self, model_name: str, spec: TensorSpec):
-        self.model_name = model_name
-        self.spec = spec
-        # The last shape that was found to fit: calls mostly bring the same.
-        self.shape: tuple[int | str, ...] = spec.shape
-        self.dtype = numpy_dtype(spec)
-        self.is_quantized = spec.quantization is not None
-
-    def check(self, array: Any) -> None:
-        """Refuses an array that does not fit."""
-        if not isinstance(array, np.ndarray):
-            raise self._refusal(ErrorCode.INPUT_DTYPE, type(array).__name__, "a NumPy array")
-        if array.dtype != self.dtype and not (self.is_quantized and array.dtype == np.float32):
-            either = f"float32, or {self.dtype} already quantised" if self.is_quantized else str(self.dtype)
-            raise self._refusal(ErrorCode.INPUT_DTYPE, str(array.dtype), either, "cast it with .astype")
-        if array.shape != self.shape:
-            self._check_shape(array)
-            self.shape = array.shape
-
-    def _check_shape(self, array: Array) -> None:
-        # What the file itself declares without elements was converted so; a size that a caller brings was not.
-        # Kernels divide by a dimension here and there, and a fault in one ends the process, not the call.
-        if not self.spec.admits(array.shape) or (self.spec.is_dynamic and not array.size):
-            raise _size_error(self.model_name, self.spec, array.shape)
-
-    def _refusal(self, code: ErrorCode, received: str, expected: str, fix: str = "") -> HybridgeError:
-        what = f"input '{self.spec.name}' of model '{self.model_name}'"
-        return HybridgeError(code, what, received=received, expected=expected, fix=fix)
-
-
 def _can_follow(into: TensorSpec, out: TensorSpec) -> bool:
     sizes = zip(into.shape, out.shape, strict=False)
     return (
         into.dtype == out.dtype
         and len(into.shape) == len(out.shape)
         and all(want == got for want, got in sizes if not isinstance(want, str) and not isinstance(got, str))
-    )
-
-
-def _size_error(model: str, spec: TensorSpec, shape: tuple[int, ...]) -> HybridgeError:
-    fits = spec.admits(shape)
-    return HybridgeError(
-        ErrorCode.INPUT_SHAPE,
-        f"input '{spec.name}' of model '{model}'",
-        received=f"shape {shape}",
-        expected="a tensor with elements" if fits else f"shape ({', '.join(map(str, spec.shape))})",
-        fix="" if fits else "reshape it",
     )
 
 

@@ -130,6 +130,8 @@ def run_sign_demo(
             served = [str(cloud_chain(folder)), "benchmarks.sign.translation.apertium:english_spanish"]
             say("starting an endpoint with the larger reader" + (" and Apertium" if translates else ""))
             address = stack.enter_context(EndpointProcess(served)).address
+        # What stays in the folder is the chain without an endpoint that is there no more.
+        stack.callback(sign_chain, folder)
         chain = stack.enter_context(load_chain(sign_chain(folder, endpoint=address)))
         # The first image would otherwise pay for what is allocated once.
         chain.run({"image": pictures[0][1]})
