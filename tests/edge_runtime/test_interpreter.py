@@ -52,6 +52,7 @@ def test_models_that_carry_something_are_told_from_others(
     assert (is_stateful(interpreter), has_resources(interpreter)) == (stateful, resources)
 
 
+@pytest.mark.usefixtures("accelerated")
 def test_every_operator_is_placed_once(models: Path) -> None:
     for name in ("classifier", "classifier-int8", "any-batch", "counter", "cumulative", "slow"):
         interpreter = _load(models, name)

@@ -12,6 +12,8 @@ import pytest
 from edge_runtime import ErrorCode, HybridgeError, MemoryBudget, Model
 from edge_runtime.tensor_spec import Array
 
+pytestmark = pytest.mark.usefixtures("accelerated")
+
 MB = 1_000_000
 # Each of the heavy models takes 4.2 MB of packed weights, so that there is room for two of them.
 ROOM_FOR_TWO = 11 * MB

@@ -11,6 +11,8 @@ from edge_runtime import Chain, ErrorCode, HybridgeError, Stage
 from edge_runtime.live_view import LiveView, metrics_text
 from edge_runtime.prometheus import prometheus_text, serve_metrics
 
+pytest.importorskip("prometheus_client", reason="needs the 'metrics' extra")
+
 
 @pytest.fixture
 def used_chain() -> Chain:

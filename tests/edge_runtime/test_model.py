@@ -587,6 +587,7 @@ def test_two_that_warm_the_same_model_up_do_not_wait_for_each_other(models: Path
         _in_threads(work, 3, timeout_s=20)
 
 
+@pytest.mark.usefixtures("accelerated")
 def test_operators_that_run_accelerated_are_told_from_others(models: Path) -> None:
     def told(name: str) -> dict[str, tuple[int, int]]:
         found = Model(models / f"{name}.tflite").placements()

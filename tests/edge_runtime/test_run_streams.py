@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from tests.command import hybridge
+
+cv2 = pytest.importorskip("cv2", reason="images need the 'vision' extra")
 
 _CHAIN = """
 name = "brightness"

@@ -104,6 +104,7 @@ def test_everything_that_a_file_can_say_is_said(folder: Path) -> None:
     chain.close()
 
 
+@pytest.mark.usefixtures("accelerated")
 def test_a_budget_in_the_file_is_shared_by_its_models_and_one_that_is_given_goes_first(folder: Path) -> None:
     two = "".join(
         f"[[stages]]\nname = '{n}'\nmodel = 'heavy-{n}.tflite'\noutputs = {{ y = 'y{n}' }}\n" for n in (1, 2)
