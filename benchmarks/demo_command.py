@@ -32,7 +32,7 @@ _OUT = click.Path(file_okay=False, path_type=Path)
 def demo(context: click.Context, out: Path, overwrite: bool) -> None:
     """Trains, converts, runs and falls back: handwritten digits with the cloud up, slow and gone.
 
-    `demo sign` is another: a camera translator of six models.
+    `demo sign` is another: a camera translator of five models.
     """
     if context.invoked_subcommand is not None:
         return
