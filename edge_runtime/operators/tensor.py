@@ -146,7 +146,8 @@ def top_k(scores: Array, *, k: int = 5) -> dict[str, Array]:
     # An integer's complement orders it downwards without the overflow of a minus.
     downwards = -scores if scores.dtype.kind == "f" else ~scores
     indices = np.argsort(downwards, axis=-1, kind="stable")[..., :k]
-    return {"indices": indices, "values": np.take_along_axis(scores, indices, axis=-1)}
+    # A 32-bit system's own index is shorter.
+    return {"indices": indices.astype(np.int64), "values": np.take_along_axis(scores, indices, axis=-1)}
 
 
 @operator("concat", takes={"first": "T[...]", "second": "T[...]"}, gives={"array": ""})

@@ -65,7 +65,7 @@ def test_equal_scores_keep_their_order_and_nan_is_left_out() -> None:
 def test_a_box_suppresses_only_its_own_class() -> None:
     boxes = np.array([[0, 0, 4, 4]] * 4, np.float32)
     scores = np.array([0.3, 0.9, 0.5, 0.7], np.float32)
-    kept = run("non-max-suppression-by-class", boxes, scores, np.array([0, 1, 0, 1]))
+    kept = run("non-max-suppression-by-class", boxes, scores, np.array([0, 1, 0, 1], np.int64))
     assert kept["indices"].tolist() == [1, 2]
     assert kept["classes"].tolist() == [1, 0]
 
