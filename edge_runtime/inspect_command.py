@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edge_runtime.console import emit, format_option, table
+from edge_runtime.errors import HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
 __all__ = ["inspect"]
@@ -43,11 +44,35 @@ def _bundle(path: str, content: bytes, digest: str | None) -> dict[str, Any]:
         "digest": bundle.digest,
         "verified": True,
         "manifest": msgspec.to_builtins(bundle.manifest),
+        "placements": _placements(bundle.model_content, bundle.manifest.name),
     }
 
 
+def _placements(content: bytes, name: str) -> list[dict[str, Any]] | None:
+    """How many of each operator run on accelerated kernels on this machine; None where it cannot run the model."""
+    from edge_runtime.interpreter import load_interpreter, placements
+
+    try:
+        return [msgspec.to_builtins(each) for each in placements(load_interpreter(content, name=name))]
+    except HybridgeError:
+        # A bundle for another device is still one to look at.
+        return None
+
+
+def _placed(placements: list[dict[str, Any]] | None) -> str:
+    if placements is None:
+        return "accelerated: this machine cannot run it"
+    fast, count = sum(each["accelerated"] for each in placements), sum(each["count"] for each in placements)
+    slow = [
+        f"{each['operator']} x{each['count'] - each['accelerated']}"
+        for each in placements
+        if each["count"] > each["accelerated"]
+    ]
+    return f"accelerated on this machine: {fast} of {count}" + (f"; not {', '.join(slow)}" if slow else "")
+
+
 def _tflite(path: str, content: bytes) -> dict[str, Any]:
-    from edge_runtime.interpreter import load_interpreter, operator_counts, signatures
+    from edge_runtime.interpreter import load_interpreter, operator_counts, placements, signatures
 
     interpreter = load_interpreter(content, name=Path(path).stem)
     return {
@@ -63,6 +88,7 @@ def _tflite(path: str, content: bytes) -> dict[str, Any]:
             for key, signature in signatures(interpreter).items()
         },
         "operators": operator_counts(interpreter),
+        "placements": [msgspec.to_builtins(each) for each in placements(interpreter)],
     }
 
 
@@ -71,6 +97,8 @@ def _tflite_text(data: dict[str, Any]) -> str:
     for key, signature in data["signatures"].items():
         lines += ["", f"signature {key or '(none)'}", _tensors(signature)]
     lines += ["", "operators: " + ", ".join(f"{name} x{count}" for name, count in data["operators"].items())]
+    lines.append(_placed(data["placements"]))
+    lines.append(_placed(data["placements"]))
     return "\n".join(lines)
 
 
@@ -104,6 +132,7 @@ def _bundle_text(data: dict[str, Any]) -> str:
             lines.append(f"  source dated {lineage['time']}")
     requirements = manifest.get("requirements", {})
     lines.append(f"operators: {', '.join(requirements.get('operators', ())) or 'not recorded'}")
+    lines.append(_placed(data["placements"]))
     files = [(file["path"], f"{file['size']:,}", file["sha256"][:16]) for file in manifest["files"]]
     lines += ["", table(files, header=("file", "bytes", "sha256"))]
     return "\n".join(lines)

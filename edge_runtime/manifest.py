@@ -29,6 +29,7 @@ __all__ = [
     "Manifest",
     "Metrics",
     "Parity",
+    "Positive",
     "PreprocessingStep",
     "RawInput",
     "Requirements",

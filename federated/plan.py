@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.manifest import Positive
 
 __all__ = ["Plan", "RoundReport"]
 
@@ -28,7 +29,7 @@ class Plan(Struct, frozen=True, kw_only=True, rename="kebab"):
     clients: _Count = 10
     rounds: _Count = 5
     local_epochs: _Count = 1
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
+    learning_rate: Positive = 0.1
     seed: Annotated[int, Meta(ge=0)] = 0
 
     def checked(self) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -176,6 +175,8 @@ class Chain:
 
     async def run_async(self, inputs: Inputs, *, deadline_s: float | None = None) -> Prediction:
         """`run` for asyncio: the chain runs in a thread, and the event loop goes on."""
+        import asyncio  # a chain that nobody awaits does not pay for it
+
         return await asyncio.to_thread(self.run, inputs, deadline_s=deadline_s)
 
     def stream(
@@ -214,6 +215,8 @@ class Chain:
 
         A loop that is left early stops the stream at once only within `contextlib.aclosing`.
         """
+        import asyncio
+
         stream = self.stream(source, queue_size=queue_size, overflow=overflow, workers=workers)
         try:
             while (result := await asyncio.to_thread(stream.next_result)) is not None:

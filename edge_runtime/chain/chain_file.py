@@ -22,7 +22,6 @@ Example::
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,14 +42,13 @@ from edge_runtime.chain.toml_lines import TableLines, array_table_lines
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Fallback, open_fallback
 from edge_runtime.files import read_file
-from edge_runtime.manifest import Confidence
+from edge_runtime.manifest import Confidence, Positive
 from edge_runtime.memory_budget import MemoryBudget
 from edge_runtime.model import Model
 from edge_runtime.tensor_type import ANYTHING, TensorType
 
 __all__ = ["ChainFile", "FallbackEntry", "StageEntry", "TierEntry", "load_chain"]
 
-Positive = Annotated[float, Meta(ge=sys.float_info.min)]  # as in the manifest
 Count = Annotated[int, Meta(ge=1)]
 
 

@@ -57,7 +57,14 @@ def test_inspect_shows_a_bare_model(models: Path) -> None:
     assert signature["inputs"][0]["dtype"] == "int8"
     assert signature["inputs"][0]["quantization"]["scale"]
     assert data["operators"]["CONV_2D"] == 1
+    assert {each["operator"]: each["count"] for each in data["placements"]} == data["operators"]
     assert "CONV_2D x1" in hybridge("inspect", models / "classifier-int8.tflite").stdout
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_what_runs_on_slow_kernels_is_named(models: Path) -> None:
+    said = hybridge("inspect", models / "cumulative.tflite").stdout
+    assert "accelerated on this machine: 2 of 3; not CUMSUM x1" in said
 
 
 def test_run_predicts_as_the_library_does(folder: Path, image: Array) -> None:
