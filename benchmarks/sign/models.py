@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from benchmarks.onnx_ocr.models import MODELS, OcrModel, characters, fetch
 from benchmarks.sign.translation.training import bundle_file
@@ -27,6 +27,9 @@ _TRANSLATION = bundle_file()
 _DETECTION, _DIRECTION, _RECOGNITION, _CLOUD_RECOGNITION = MODELS
 
 
+Say: TypeAlias = Callable[[str], None]
+
+
 @dataclass(frozen=True, slots=True)
 class SignModel:
     """One model of the translator.
@@ -34,12 +37,12 @@ class SignModel:
     Attributes:
         file: Its name in the folder.
         what: What it is, for the line of progress.
-        make: Writes it, given the folder and the file's path.
+        make: Writes it, given the folder, the file's path, and where lines of progress go.
     """
 
     file: str
     what: str
-    make: Callable[[Path, Path], None]
+    make: Callable[[Path, Path, Say], None]
 
 
 def cache_folder() -> Path:
@@ -48,7 +51,7 @@ def cache_folder() -> Path:
     return Path(base) / "hybridge" / "sign"
 
 
-def prepare(folder: Path, *, say: Callable[[str], None], models: Sequence[SignModel] | None = None) -> Path:
+def prepare(folder: Path, *, say: Say, models: Sequence[SignModel] | None = None) -> Path:
     """Makes what the folder lacks; returns the folder.
 
     Args:
@@ -67,7 +70,7 @@ def prepare(folder: Path, *, say: Callable[[str], None], models: Sequence[SignMo
             # Beside it and renamed, so that an interrupted demo leaves no half of a model.
             unfinished = folder / f"unfinished-{model.file}"
             try:
-                model.make(folder, unfinished)
+                model.make(folder, unfinished, say)
                 unfinished.replace(path)
             finally:
                 unfinished.unlink(missing_ok=True)
@@ -187,41 +190,43 @@ def _examples(model: OcrModel) -> Array:
     return images.transpose(0, 2, 3, 1)
 
 
-def _make_detection(folder: Path, path: Path) -> None:
+def _make_detection(folder: Path, path: Path, _say: Say) -> None:
     shape = (1, "height=320", "width=320", 3)
     _converted(_DETECTION, folder, "dynamic-int8", shape, method="gptq").save(path)
 
 
-def _make_direction(folder: Path, path: Path) -> None:
+def _make_direction(folder: Path, path: Path, _say: Say) -> None:
     _converted(_DIRECTION, folder, "weight-only-int8", (1, 48, 192, 3)).save(path)
 
 
-def _make_recognition(folder: Path, path: Path) -> None:
+def _make_recognition(folder: Path, path: Path, _say: Say) -> None:
     _converted(_RECOGNITION, folder, "dynamic-int8", (1, 48, "width=320", 3)).save(path)
 
 
-def _make_cloud_reader(folder: Path, path: Path) -> None:
+def _make_cloud_reader(folder: Path, path: Path, _say: Say) -> None:
     _converted(_CLOUD_RECOGNITION, folder, "float32", (1, 48, "width=320", 3)).save(path)
 
 
-def _make_translation(_folder: Path, path: Path) -> None:
+def _make_translation(_folder: Path, path: Path, say: Say) -> None:
     from benchmarks.sign.translation import translation_bundle
 
-    translation_bundle(say=lambda _: None).bundle.save(path)
+    translation_bundle(say=say).bundle.save(path)
 
 
-def _make_font(_folder: Path, path: Path) -> None:
+def _make_font(_folder: Path, path: Path, say: Say) -> None:
     from benchmarks.sign.font_model import train_font_model
     from benchmarks.sign.translation.phrase_book import phrase_book
 
-    train_font_model([phrase.english for phrase in phrase_book().phrases if not phrase.kinds]).save(path)
+    train_font_model(
+        [phrase.english for phrase in phrase_book().phrases if not phrase.kinds], report=say
+    ).save(path)
 
 
-def _make_cloud_characters(folder: Path, path: Path) -> None:
+def _make_cloud_characters(folder: Path, path: Path, _say: Say) -> None:
     _write_characters(_CLOUD_RECOGNITION, folder, path)
 
 
-def _make_characters(folder: Path, path: Path) -> None:
+def _make_characters(folder: Path, path: Path, _say: Say) -> None:
     _write_characters(_RECOGNITION, folder, path)
 
 
