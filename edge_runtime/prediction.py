@@ -36,7 +36,8 @@ class Reason(StrEnum):
     TIER_FAILED = "tier-failed"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as one is made for each stage of each run: frozen ones take three times as long.
+@dataclass(slots=True)
 class StageTrace:
     """What one stage did: how long it took, how sure it was, and where its answer came from.
 

@@ -105,7 +105,7 @@ class ChainStep:
                 reason=answer.reason,
                 detail=answer.detail,
             )
-        return StepResult(outputs, (own,))
+        return StepResult(outputs, own)
 
     def run_items(self, call: Call, items: Sequence[Mapping[str, Value]]) -> list[StepResult]:
         """Runs the chain for each item, as many at once as its scarcest model has instances."""

@@ -49,6 +49,10 @@ class Foreach:
             name: self._lifts and (_first(kind) == 1 or (free and isinstance(_first(kind), str)))
             for name, kind in self._kinds.items()
         }
+        self._templates = {
+            lifted: {name: self._template(name, lifted=lifted) for name in self._kinds}
+            for lifted in (False, True)
+        }
         self.gives = self._gathered(self._kinds, None if self._lifts else False)
 
     @property
@@ -101,7 +105,7 @@ class Foreach:
             items.append(item)
         results = self.step.run_items(call, items)
         outputs = {name: self._gather(name, results, lifted) for name in self.gives}
-        return StepResult(outputs, (_trace(call.stage, [result.trace for result in results]),))
+        return StepResult(outputs, _trace(call.stage, [result.trace for result in results]))
 
     def run_items(self, call: Call, items: Sequence[Mapping[str, Value]]) -> list[StepResult]:
         """Runs for the items of each item."""
@@ -156,7 +160,7 @@ class Foreach:
             if lifted is None and self._batched[name]:
                 gathered[name] = TensorType(kind.dtype)
                 continue
-            template = self._template(name, lifted=bool(lifted))
+            template = self._templates[bool(lifted)][name]
             if template is None:
                 gathered[name] = replace(self._result(name, kind, lifted=bool(lifted)), items=True)
             else:
@@ -180,7 +184,7 @@ class Foreach:
         return np.empty(sizes, np.dtype(dtype))
 
     def _gather(self, name: str, results: Sequence[StepResult], lifted: bool) -> Value:
-        template = self._template(name, lifted=lifted)
+        template = self._templates[lifted][name]
         arrays: list[Array] = []
         for index, result in enumerate(results):
             value = result.outputs.get(name)
@@ -204,6 +208,8 @@ class Foreach:
             arrays.append(array)
         if template is None:
             return arrays
+        if len(arrays) == 1:
+            return arrays[0][np.newaxis]
         return np.stack(arrays) if arrays else template[np.newaxis][:0]
 
 

@@ -31,7 +31,7 @@ class JoinStep:
     def run(self, call: Call, inputs: Mapping[str, Value]) -> StepResult:
         """The first of the inputs, in the order that the join lists them, that is there."""
         first = next(inputs[name] for name in self.takes if name in inputs)
-        return StepResult({"joined": first}, (StageTrace(call.stage, 0.0),))
+        return StepResult({"joined": first}, StageTrace(call.stage, 0.0))
 
     def run_items(self, call: Call, items: Sequence[Mapping[str, Value]]) -> list[StepResult]:
         """The same for each item."""

@@ -238,7 +238,7 @@ class ModelStep:
             label=tier.label(outputs),
             tier=standing.tier,
         )
-        return StepResult(outputs, (trace,))
+        return StepResult(outputs, trace)
 
 
 def _readable(tier: Tier, answer: Answer) -> Answer:

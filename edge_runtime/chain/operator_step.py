@@ -41,7 +41,7 @@ class OperatorStep:
         """Applies it once."""
         start = time.perf_counter()
         outputs = self.operator.run(inputs, self.params)
-        return StepResult(outputs, (StageTrace(call.stage, milliseconds_since(start)),))
+        return StepResult(outputs, StageTrace(call.stage, milliseconds_since(start)))
 
     def run_items(self, call: Call, items: Sequence[Mapping[str, Value]]) -> list[StepResult]:
         """Applies it to one item after the other."""

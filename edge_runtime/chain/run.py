@@ -45,14 +45,12 @@ class Run:
         """
         stage = self._chain.stages[index]
         tensors = self._tensors
-        if isinstance(stage.step, JoinStep):
-            inputs = {name: tensors[tensor] for name, tensor in stage.inputs.items() if tensor in tensors}
-            is_ready = bool(inputs)
-        else:
-            is_ready = all(tensor in tensors for tensor in stage.inputs.values())
-            inputs = {name: tensors[tensor] for name, tensor in stage.inputs.items()} if is_ready else {}
+        inputs = {name: tensors[tensor] for name, tensor in stage.inputs.items() if tensor in tensors}
+        # A join takes what there is.
+        is_ready = len(inputs) == len(stage.inputs) or (bool(inputs) and isinstance(stage.step, JoinStep))
         if not is_ready or (stage.when is not None and not stage.when.holds(tensors, self._by_name())):
             self._traces[index] = StageTrace(stage.name, 0.0, skipped=True)
+            self._chain.metrics.stage_skipped(stage.name)
             return
         self._drop_if_late(stage)
         start = time.perf_counter()

@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+# Calls and results are made for each stage of each run; frozen ones would take three times as long to make.
+@dataclass(slots=True)
 class Call:
     """What a step knows of the run that it is part of.
 
@@ -44,20 +45,12 @@ class Call:
         return self.deadline is not None and time.monotonic() + needed_s >= self.deadline
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepResult:
-    """Outputs of a step under its own names, with what a prediction needs to know of it.
-
-    The last of `traces` is the step's own; those before it are of stages within it.
-    """
+    """Outputs of a step under its own names, with what a prediction needs to know of it."""
 
     outputs: Mapping[str, Value]
-    traces: tuple[StageTrace, ...]
-
-    @property
-    def trace(self) -> StageTrace:
-        """The step's own trace."""
-        return self.traces[-1]
+    trace: StageTrace
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Tier", "TierAnswer"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TierAnswer:
     """What a tier says of one input, under the stage's names."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -85,11 +86,12 @@ def decode_anchors(
     Raises:
         HybridgeError: `input-shape` for outputs that do not fit the anchors of these settings.
     """
-    anchors = _anchors(
+    table = _table(
         height, width, tuple(strides), min_scale, max_scale, tuple(aspect_ratios),
-        interpolated_aspect_ratio, reduced_lowest_layer, fixed_size, anchor_offset,
+        interpolated_aspect_ratio, reduced_lowest_layer, fixed_size, anchor_offset, tuple(scales), exponential,
     )  # fmt: skip
-    offsets, scores = _rows(offsets, len(anchors), "offsets"), _rows(scores, len(anchors), "scores")
+    count = len(table.centres)
+    offsets, scores = _rows(offsets, count, "offsets"), _rows(scores, count, "scores")
     if offsets.shape[1] < 4 or offsets.shape[1] % 2 or not scores.shape[1] or order not in ("xywh", "yxhw"):
         raise HybridgeError(
             ErrorCode.INPUT_SHAPE,
@@ -100,44 +102,82 @@ def decode_anchors(
     best = scores[:, 0] if scores.shape[1] == 1 else np.fmax.reduce(scores, axis=1)
     # Thresholding logits saves most sigmoids: of 896 anchors a handful is left.
     chosen = np.flatnonzero(best >= (_logit(score_threshold) if logits else score_threshold))
-    values = best[chosen]
+    boxes, keypoints = table.place(offsets[chosen].astype(np.float32, copy=False), chosen, order)
+    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(keypoints).all(axis=(1, 2))
+    if not sound.all():
+        chosen, boxes, keypoints = chosen[sound], boxes[sound], keypoints[sound]
+    values = best[chosen].astype(np.float32)
     if logits:
         limit = min(score_limit, _LARGEST_EXPONENT)
-        values = 1 / (1 + np.exp(-np.clip(values, -limit, limit), dtype=np.float32))
-    # Only classes that are numbers can be the best.
-    classes = np.where(np.isnan(scores[chosen]), -np.inf, scores[chosen]).argmax(axis=1)
-    boxes, keypoints = _placed(
-        offsets[chosen].astype(np.float32), anchors[chosen], order, scales, exponential=exponential
-    )
-    size = np.array([width, height], np.float32)
-    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(keypoints).all(axis=(1, 2))
-    return {
-        "boxes": (boxes * np.tile(size[::-1], 2))[sound],
-        "keypoints": (keypoints * size)[sound],
-        "scores": values.astype(np.float32)[sound],
-        "classes": classes.astype(np.int64)[sound],
-    }
+        values = 1 / (1 + np.exp(-np.clip(values, -limit, limit)))
+    classes = np.zeros(len(chosen), np.int64)
+    if scores.shape[1] > 1:
+        # Only classes that are numbers can be the best.
+        likely = scores[chosen]
+        classes = np.where(np.isnan(likely), -np.inf, likely).argmax(axis=1).astype(np.int64)
+    return {"boxes": boxes, "keypoints": keypoints, "scores": values, "classes": classes}
 
 
-def _placed(
-    offsets: Array, anchors: Array, order: str, scales: Sequence[float], *, exponential: bool
-) -> tuple[Array, Array]:
-    """Boxes (top, left, bottom, right) and keypoints (x, y), as shares of the input."""
-    pairs = offsets.reshape(len(offsets), offsets.shape[1] // 2, 2)
-    if order == "yxhw":
-        pairs = pairs[:, :, ::-1]
-    centres, sizes = anchors[:, np.newaxis, :2], anchors[:, 2:]
-    points = pairs / np.asarray(scales[:2], np.float32) * sizes[:, np.newaxis] + centres
-    extents = pairs[:, 1] / np.asarray(scales[2:], np.float32)
-    if exponential:
-        extents = np.exp(np.minimum(extents, _LARGEST_EXPONENT))
-    half = extents * sizes / 2
-    centre = points[:, 0]
-    boxes = np.concatenate([(centre - half)[:, ::-1], (centre + half)[:, ::-1]], axis=1)
-    return boxes, points[:, 2:]
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What offsets are multiplied by and added to, an anchor a row, to be pixels of the model's input; float32.
+
+    Attributes:
+        centres: The anchors' centres (x, y), shape (anchors, 1, 2).
+        steps: Pixels in one unit of an offset (x, y) of a point, likewise.
+        extents: Pixels in one unit of an offset (width, height), or of its exponential; shape (anchors, 2).
+        logarithm_scales: What offsets (width, height) are divided by to be logarithms, where that is what they are.
+    """
+
+    centres: Array
+    steps: Array
+    extents: Array
+    logarithm_scales: Array | None
+
+    def place(self, offsets: Array, chosen: Array, order: str) -> tuple[Array, Array]:
+        """Boxes (top, left, bottom, right) and keypoints (x, y) of the chosen anchors."""
+        pairs = offsets.reshape(len(chosen), offsets.shape[1] // 2, 2)
+        if order == "yxhw":
+            pairs = pairs[:, :, ::-1]
+        points = pairs * self.steps[chosen]
+        points += self.centres[chosen]
+        sizes = pairs[:, 1]
+        if self.logarithm_scales is not None:
+            sizes = np.exp(np.minimum(sizes / self.logarithm_scales, _LARGEST_EXPONENT))
+        half = sizes[:, ::-1] * self.extents[chosen, ::-1] * np.float32(0.5)
+        middle = points[:, 0, ::-1]
+        return np.concatenate([middle - half, middle + half], axis=1), points[:, 2:]
 
 
 @lru_cache(maxsize=8)
+def _table(
+    height: int,
+    width: int,
+    strides: tuple[int, ...],
+    min_scale: float,
+    max_scale: float,
+    aspect_ratios: tuple[float, ...],
+    interpolated: float,
+    reduced: bool,
+    fixed: bool,
+    offset: float,
+    scales: tuple[float, ...],
+    exponential: bool,
+) -> _Table:
+    anchors = _anchors(
+        height, width, strides, min_scale, max_scale, aspect_ratios, interpolated, reduced, fixed, offset
+    )
+    size = np.array([width, height], np.float32)
+    sizes = anchors[:, 2:] * size
+    of_point, of_extent = np.asarray(scales[:2], np.float32), np.asarray(scales[2:], np.float32)
+    return _Table(
+        (anchors[:, :2] * size)[:, np.newaxis],
+        (sizes / of_point)[:, np.newaxis],
+        sizes if exponential else sizes / of_extent,
+        of_extent if exponential else None,
+    )
+
+
 def _anchors(
     height: int,
     width: int,
@@ -175,9 +215,7 @@ def _anchors(
         grid[..., 1] = ((y + offset) / rows)[..., np.newaxis]
         grid[..., 2:] = 1.0 if fixed else sizes
         grids.append(grid.reshape(-1, 4))
-    anchors = np.concatenate(grids)
-    anchors.setflags(write=False)
-    return anchors
+    return np.concatenate(grids)
 
 
 def _rows(output: Array, anchors: int, name: str) -> Array:

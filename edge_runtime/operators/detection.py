@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edge_runtime.operators.registry import operator
@@ -101,25 +103,22 @@ def weighted_suppression(
     Returns:
         The blended `boxes` and `keypoints`, and each group's best of `scores`, best first.
     """
-    order = _ranked(scores, score_threshold)
-    chosen, weights, points = boxes[order], scores[order], keypoints[order]
-    blended: list[tuple[Array, Array, Array]] = []
-    rest = np.arange(len(order))
+    rest = _ranked(scores, score_threshold)
+    best: list[int] = []
+    blended: list[Array] = []
     while rest.size and len(blended) < max_boxes:
-        alike = _overlaps(chosen[rest[:1]], chosen[rest])[0] > iou_threshold
+        alike = _overlaps(boxes[rest[:1]], boxes[rest])[0] > iou_threshold
         # The best belongs to its own group, even where it has no area.
         alike[0] = True
         group, rest = rest[alike], rest[~alike]
-        weight = _shares(weights[group])
-        blended.append(
-            (weight @ chosen[group], weights[group[0]], np.tensordot(weight, points[group], axes=1))
-        )
+        values = np.concatenate([boxes[group], keypoints[group].reshape(len(group), -1)], axis=1)
+        best.append(int(group[0]))
+        blended.append(_shares(scores[group]) @ values)
+    rows = np.array(blended, boxes.dtype).reshape(len(best), 4 + math.prod(keypoints.shape[1:]))
     return {
-        "boxes": np.array([box for box, _, _ in blended], boxes.dtype).reshape(-1, 4),
-        "scores": np.array([score for _, score, _ in blended], scores.dtype),
-        "keypoints": np.array([point for _, _, point in blended], keypoints.dtype).reshape(
-            len(blended), *keypoints.shape[1:]
-        ),
+        "boxes": rows[:, :4],
+        "scores": scores[best],
+        "keypoints": rows[:, 4:].reshape(len(best), *keypoints.shape[1:]).astype(keypoints.dtype, copy=False),
     }
 
 

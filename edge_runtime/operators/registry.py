@@ -87,7 +87,7 @@ class Operator:
                 declares; its own `HybridgeError` as it is.
         """
         try:
-            result = self.function(*(inputs[name] for name in self.inputs), **params)
+            result = self.function(*[inputs[name] for name in self.takes], **params)
         except HybridgeError:
             raise
         except Exception as error:
@@ -99,7 +99,7 @@ class Operator:
                 received=f"{type(error).__name__}: {error} (on {shapes})",
                 fix="check its inputs and settings",
             ) from error
-        named = result if isinstance(result, Mapping) else {next(iter(self.gives)): result}
+        named = dict(result) if isinstance(result, Mapping) else {next(iter(self.gives)): result}
         if named.keys() != self.gives.keys():
             raise HybridgeError(
                 ErrorCode.OPERATOR_FAILED,
@@ -107,7 +107,7 @@ class Operator:
                 received=f"results {', '.join(named)}",
                 expected=", ".join(self.outputs),
             )
-        return dict(named)
+        return named
 
 
 def operator(

@@ -35,8 +35,11 @@ __all__ = [
 @operator("scale", gives={"array": "float32[...]"})
 def scale(array: Array, *, factor: float = 1.0, offset: float = 0.0) -> Array:
     """``array * factor + offset`` as float32, such as ``factor=1/255`` for an image in 0..1."""
-    result: Array = np.multiply(array, np.float32(factor), dtype=np.float32)
-    result += np.float32(offset)
+    # To convert first is twice as fast as to let a multiplication convert.
+    result: Array = array.astype(np.float32)
+    result *= np.float32(factor)
+    if offset:
+        result += np.float32(offset)
     return result
 
 
