@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge_runtime.errors import HybridgeError
     from edge_runtime.prediction import Prediction, StageTrace
 
-__all__ = ["ChainFigures", "Latencies", "Metrics", "StageFigures", "resident_bytes"]
+__all__ = ["Backlog", "ChainFigures", "HasBacklog", "Latencies", "Metrics", "StageFigures", "resident_bytes"]
 
 # Percentiles are of so many of the last runs.
 _KEPT = 1024
@@ -99,15 +99,37 @@ class ChainFigures:
     stages: tuple[StageFigures, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a stream holds at one moment.
+
+    Attributes:
+        queue_depth: Frames that wait at its entrance.
+        in_flight: Frames under way.
+        waiting: Frames that wait for a stage, by its name.
+    """
+
+    queue_depth: int
+    in_flight: int
+    waiting: Counter[str]
+
+
+class HasBacklog(Protocol):
+    """A stream, as metrics see it."""
+
+    def backlog(self) -> Backlog:
+        """What it holds at this moment; called from any thread."""
+        ...
+
+
 class _Stage:
-    __slots__ = ("errors", "items", "latencies", "skipped", "sources", "waiting")
+    __slots__ = ("errors", "items", "latencies", "skipped", "sources")
 
     def __init__(self) -> None:
         self.latencies = Latencies()
         self.errors = 0
         self.skipped = 0
         self.items = 0
-        self.waiting = 0
         self.sources: Counter[str] = Counter()
 
 
@@ -126,8 +148,7 @@ class Metrics:
         self._errors: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
-        self._queue_depth = 0
-        self._in_flight = 0
+        self._streams: list[HasBacklog] = []
         self._lock = threading.Lock()
 
     def stage_ran(
@@ -152,11 +173,6 @@ class Metrics:
         with self._lock:
             self._stages[stage].errors += 1
 
-    def stage_waits(self, stage: str, change: int) -> None:
-        """Counts frames of streams that wait for a stage."""
-        with self._lock:
-            self._stages[stage].waiting += change
-
     def chain_ran(self, prediction: Prediction) -> None:
         """Counts one answer."""
         with self._lock:
@@ -173,14 +189,20 @@ class Metrics:
         with self._lock:
             self._dropped[why] += 1
 
-    def stream_holds(self, *, waiting: int = 0, in_flight: int = 0) -> None:
-        """Changes how many frames of streams wait, and how many are under way, by so many."""
+    def stream_began(self, stream: HasBacklog) -> None:
+        """Asks a stream, from now on, what it holds whenever figures are read."""
         with self._lock:
-            self._queue_depth += waiting
-            self._in_flight += in_flight
+            self._streams.append(stream)
+
+    def stream_ended(self, stream: HasBacklog) -> None:
+        """Asks a stream no more."""
+        with self._lock:
+            self._streams.remove(stream)
 
     def figures(self) -> ChainFigures:
         """Everything at this moment."""
+        # Asked before the lock is taken: a stream that holds its own may be waiting for this one.
+        backlogs = [stream.backlog() for stream in list(self._streams)]
         with self._lock:
             p50, p95, p99 = self._latencies.percentiles()
             return ChainFigures(
@@ -193,8 +215,8 @@ class Metrics:
                 p95,
                 p99,
                 self._latencies.total_ms,
-                self._queue_depth,
-                self._in_flight,
+                sum(backlog.queue_depth for backlog in backlogs),
+                sum(backlog.in_flight for backlog in backlogs),
                 resident_bytes(),
                 tuple(
                     StageFigures(
@@ -206,7 +228,7 @@ class Metrics:
                         *kept.latencies.percentiles(),
                         kept.latencies.total_ms,
                         dict(kept.sources),
-                        kept.waiting,
+                        sum(backlog.waiting[name] for backlog in backlogs),
                     )
                     for name, kept in self._stages.items()
                 ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.frame import Frame, StreamResult
+from edge_runtime.metrics import Backlog
 
 if TYPE_CHECKING:
     from edge_runtime.chain.chain import Chain
@@ -70,6 +71,8 @@ class Stream:
         self._chain, self._source = chain, source
         self._queue_size, self._overflow = queue_size, overflow
         self._limit = count + 1
+        # The source's thread is woken when so few wait: each waking costs the workers some of their time.
+        self._refill_at = queue_size // 2
         self._lock = threading.Lock()
         self._has_work = threading.Condition(self._lock)
         self._has_result = threading.Condition(self._lock)
@@ -78,6 +81,7 @@ class Stream:
         self._flights: deque[_Flight] = deque()
         self._parts = _parts(chain)
         self._running = [0] * len(self._parts)
+        self._idle = 0
         self._source_ended = False
         self._source_error: BaseException | None = None
         self._stopped = False
@@ -89,6 +93,7 @@ class Stream:
             ),
         ]
         chain.reset()
+        chain.metrics.stream_began(self)
         for thread in self._threads:
             thread.start()
 
@@ -117,8 +122,7 @@ class Stream:
                 if self._stopped:
                     return None
                 flight = self._flights.popleft()
-                self._chain.metrics.stream_holds(in_flight=-1)
-                self._has_work.notify()
+                self._wake_worker()
             result = self._result(flight)
             if result is not None:
                 return result
@@ -144,16 +148,19 @@ class Stream:
         finally:
             self._join()
 
+    def backlog(self) -> Backlog:
+        """What the stream holds at this moment."""
+        with self._lock:
+            waiting = Counter(self._parts[index].name for flight in self._flights for index in flight.ready)
+            return Backlog(len(self._entrance), len(self._flights), waiting)
+
     def _join(self) -> None:
         for thread in self._threads[1:]:
             thread.join()
         # Only a source without `close` can still be waiting; its thread ends with its next frame, or the process.
         self._threads[0].join(timeout=1.0)
+        self._chain.metrics.stream_ended(self)
         with self._lock:
-            self._chain.metrics.stream_holds(waiting=-len(self._entrance), in_flight=-len(self._flights))
-            for flight in self._flights:
-                for index in flight.ready:
-                    self._chain.metrics.stage_waits(self._parts[index].name, -1)
             self._entrance.clear()
             self._flights.clear()
 
@@ -176,25 +183,21 @@ class Stream:
         with self._lock:
             self._source_ended = True
             self._has_result.notify_all()
-            self._has_work.notify_all()
 
     def _enter(self, index: int, frame: Frame | HybridgeError) -> bool:
-        metrics = self._chain.metrics
         with self._lock:
             while len(self._entrance) >= self._queue_size and not self._stopped:
                 if self._overflow == "block":
                     self._has_room.wait()
                     continue
-                metrics.frame_dropped(self._overflow)
+                self._chain.metrics.frame_dropped(self._overflow)
                 if self._overflow == "drop-newest":
                     return True
                 self._entrance.popleft()
-                metrics.stream_holds(waiting=-1)
             if self._stopped:
                 return False
             self._entrance.append((index, frame))
-            metrics.stream_holds(waiting=1)
-            self._has_work.notify()
+            self._wake_worker()
             return True
 
     def _as_frame(self, given: Any, index: int) -> Frame | HybridgeError:
@@ -211,55 +214,67 @@ class Stream:
         )
 
     def _work(self) -> None:
-        """A worker's thread."""
+        """A worker's thread: keeps to its frame as long as that is the oldest that can go on."""
+        task: tuple[_Flight, int | None] | None = None
         while True:
             with self._lock:
-                task = self._next_task()
-                while task is None and not self._stopped:
-                    self._has_work.wait()
-                    task = self._next_task()
-                if self._stopped or task is None:
-                    return
+                if task is not None:
+                    self._done(*task)
+                task = self._take()
+            if task is None:
+                return
             flight, index = task
             if index is None:
                 flight.begin(self._chain)
-            else:
-                scarce, *free = self._parts[index].stages
-                flight.step([scarce])
-                with self._lock:
-                    # The next frame may be in the model while this one's free stages run.
-                    self._running[index] -= 1
-                    flight.taken.add(index)
-                    if free:
-                        self._has_work.notify()
-                flight.step(free)
+                continue
+            scarce, *free = self._parts[index].stages
+            flight.step([scarce])
             with self._lock:
-                is_last = self._done(flight, index)
-            if is_last:
-                flight.finish()
-                with self._lock:
-                    flight.under_way -= 1
-                    if flight is self._flights[0]:
-                        self._has_result.notify()
+                # The next frame may be in the model while this one's free stages run.
+                self._running[index] -= 1
+                flight.taken.add(index)
+                self._wake_worker()
+            flight.step(free)
 
-    def _next_task(self) -> tuple[_Flight, int | None] | None:
-        """A part that can run, of the oldest frame that has one; else a new frame; called with the lock held."""
+    def _take(self) -> tuple[_Flight, int | None] | None:
+        """Waits for a part that can run, or a new frame; None when the stream stops. The lock is held."""
+        while not self._stopped:
+            found = self._find()
+            if found is not None:
+                self._begin_task(*found)
+                # Whatever made this one possible may have made another so.
+                self._wake_worker()
+                return found
+            self._idle += 1
+            self._has_work.wait()
+            self._idle -= 1
+        return None
+
+    def _wake_worker(self) -> None:
+        """Wakes a worker that has nothing to do, if there is something; the lock is held."""
+        if self._idle and self._find() is not None:
+            self._has_work.notify()
+
+    def _find(self) -> tuple[_Flight, int | None] | None:
+        """A part that can run, of the oldest frame that has one; else a new frame. The lock is held."""
         for place, flight in enumerate(self._flights):
             for index in flight.ready if flight.error is None else ():
                 if self._may_run(place, index):
-                    flight.ready.remove(index)
-                    flight.under_way += 1
-                    self._running[index] += 1
-                    self._chain.metrics.stage_waits(self._parts[index].name, -1)
                     return flight, index
         if self._entrance and len(self._flights) < self._limit:
-            number, frame = self._entrance.popleft()
-            flight = _Flight(number, frame)
-            self._flights.append(flight)
-            self._chain.metrics.stream_holds(waiting=-1, in_flight=1)
-            self._has_room.notify()
-            return flight, None
+            return _Flight(*self._entrance[0]), None
         return None
+
+    def _begin_task(self, flight: _Flight, index: int | None) -> None:
+        if index is not None:
+            flight.ready.remove(index)
+            flight.under_way += 1
+            self._running[index] += 1
+            return
+        self._entrance.popleft()
+        self._flights.append(flight)
+        if len(self._entrance) <= self._refill_at:
+            self._has_room.notify()
 
     def _may_run(self, place: int, index: int) -> bool:
         capacity = self._parts[index].capacity
@@ -269,24 +284,13 @@ class Stream:
             return True
         return all(before.is_over or index in before.taken for before in list(self._flights)[:place])
 
-    def _done(self, flight: _Flight, index: int | None) -> bool:
-        """Makes ready what follows a part, or a frame's beginning; whether it was the last. The lock is held."""
-        fresh = flight.advance(self._parts, index)
-        for each in fresh:
-            self._chain.metrics.stage_waits(self._parts[each].name, 1)
-        # This worker takes one task itself; others are for those that wait.
-        self._has_work.notify(max(len(fresh), 1))
-        if not flight.is_over:
-            return False
-        for each in flight.ready:
-            self._chain.metrics.stage_waits(self._parts[each].name, -1)
-        flight.ready.clear()
-        if flight.error is None:
-            flight.under_way += 1
-            return True
-        if flight is self._flights[0]:
+    def _done(self, flight: _Flight, index: int | None) -> None:
+        """Makes ready what follows a part, or a frame's beginning, and ends a frame; the lock is held."""
+        flight.advance(self._parts, index)
+        if flight.is_over and flight.error is None:
+            flight.finish()
+        if flight.is_over and flight is self._flights[0]:
             self._has_result.notify()
-        return False
 
     def _result(self, flight: _Flight) -> StreamResult | None:
         frame = flight.frame if isinstance(flight.frame, Frame) else Frame({}, flight.frame.what)
@@ -384,25 +388,23 @@ class _Flight:
         except Exception as error:
             self.error = _as_error(error, f"frame {self.number} of the stream")
 
-    def advance(self, parts: Sequence[_Part], index: int | None) -> list[int]:
-        """After its beginning, or after a part: the parts that have become ready."""
+    def advance(self, parts: Sequence[_Part], index: int | None) -> None:
+        """After its beginning, or after a part: makes those ready that can run now."""
         self.under_way -= 1
         if self.error is not None:
-            return []
+            self.ready.clear()
+            return
         if index is None:
             self._waits = [set(part.needs) for part in parts]
-            self._left = len(self._waits)
-            fresh = [each for each, needs in enumerate(self._waits) if not needs]
-        else:
-            self._left -= 1
-            fresh = []
-            for each, needs in enumerate(self._waits):
-                if index in needs:
-                    needs.remove(index)
-                    if not needs:
-                        fresh.append(each)
-        self.ready += fresh
-        return fresh
+            self._left = len(parts)
+            self.ready += [each for each, needs in enumerate(self._waits) if not needs]
+            return
+        self._left -= 1
+        for each, needs in enumerate(self._waits):
+            if index in needs:
+                needs.remove(index)
+                if not needs:
+                    self.ready.append(each)
 
 
 def _as_error(error: Exception, what: str) -> HybridgeError:

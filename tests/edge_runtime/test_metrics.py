@@ -128,8 +128,6 @@ def test_figures_agree_with_themselves_while_others_count() -> None:
         for _ in range(2_000):
             metrics.stage_ran("a", 1.0, trace)
             metrics.chain_ran(Prediction({}, stages=(trace,), elapsed_ms=1.0))
-            metrics.stream_holds(waiting=1, in_flight=1)
-            metrics.stream_holds(waiting=-1, in_flight=-1)
 
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(count, number) for number in range(3)]
@@ -138,7 +136,6 @@ def test_figures_agree_with_themselves_while_others_count() -> None:
             (stage,) = figures.stages
             assert sum(figures.sources.values()) == figures.runs == figures.total_ms
             assert sum(stage.sources.values()) == stage.runs == stage.total_ms
-            assert 0 <= figures.queue_depth == figures.in_flight <= 3
     assert metrics.figures().runs == 6_000
 
 
