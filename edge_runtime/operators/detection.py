@@ -13,6 +13,8 @@ __all__ = ["non_max_suppression", "non_max_suppression_by_class", "weighted_supp
 
 # Overlaps are computed for so many boxes at once: large enough for NumPy, small enough for the cache.
 _BLOCK = 256
+# Of what overlaps are divided by, so that boxes without an area overlap nothing.
+_LEAST_AREA = np.finfo(np.float32).tiny
 
 
 @operator(
@@ -172,14 +174,17 @@ def _suppressed(boxes: Array, classes: Array | None, better: Array, worse: Array
 def _overlaps(boxes: Array, others: Array) -> Array:
     """Intersection over union of each of some boxes with each of others; of what has no area, 0."""
     dtype = np.result_type(boxes, np.float32)
-    top, left, bottom, right = np.array(boxes.T, dtype, order="C")[:, :, np.newaxis]
-    other_top, other_left, other_bottom, other_right = np.array(others.T, dtype, order="C")
+    # Rows of ends, so that inner loops run along the boxes.
+    mine = np.array(boxes.T, dtype, order="C")[:, :, np.newaxis]
+    theirs = np.array(others.T, dtype, order="C")[:, np.newaxis]
     # Boxes without bounds have overlaps that are not numbers, and suppress nothing.
     with np.errstate(invalid="ignore", over="ignore"):
-        overlap: Array = np.maximum(np.minimum(bottom, other_bottom) - np.maximum(top, other_top), 0)
-        overlap *= np.maximum(np.minimum(right, other_right) - np.maximum(left, other_left), 0)
-        areas = np.maximum(bottom - top, 0) * np.maximum(right - left, 0)
-        union = np.maximum(other_bottom - other_top, 0) * np.maximum(other_right - other_left, 0) + areas
+        sides = np.minimum(mine[2:], theirs[2:])
+        sides -= np.maximum(mine[:2], theirs[:2])
+        np.maximum(sides, 0, out=sides)
+        overlap: Array = np.multiply(sides[0], sides[1], out=sides[0])
+        mine, theirs = np.maximum(mine[2:] - mine[:2], 0), np.maximum(theirs[2:] - theirs[:2], 0)
+        union = mine[0] * mine[1] + theirs[0] * theirs[1]
         union -= overlap
-        overlap /= np.maximum(union, np.finfo(np.float32).tiny, out=union)
+        overlap /= np.maximum(union, _LEAST_AREA, out=union)
     return overlap

@@ -6,6 +6,8 @@ clockwise from top left; all in pixels, float32.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edge_runtime.errors import ErrorCode, HybridgeError
@@ -13,6 +15,9 @@ from edge_runtime.operators.registry import operator
 from edge_runtime.tensor_spec import Array
 
 __all__ = ["points_from_quads", "quads_from_boxes", "rotated_regions", "transform_boxes", "transform_points"]
+
+# Of an upright square around the origin, clockwise from top left, x + iy.
+_CORNERS = np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
 
 
 @operator(
@@ -96,23 +101,26 @@ def rotated_regions(
         )
     if not len(boxes):
         return np.empty((0, 4, 2), np.float32)
-    line = keypoints[:, end] - keypoints[:, start]
-    turn = np.arctan2(line[:, 1], line[:, 0]) + np.deg2rad(np.float32(angle))
-    across = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    down = np.stack([-across[:, 1], across[:, 0]], axis=1)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    centres = (boxes[:, 1::-1] + boxes[:, :1:-1]) / 2 + down * (shift * sides[:, :1])
+    # Points as complex numbers x + iy: to turn is to multiply.
+    line = _complex(keypoints[:, end] - keypoints[:, start])
+    across = np.exp(1j * (np.angle(line) + math.radians(angle)))
+    first, last = _complex(boxes[:, 1::-1]), _complex(boxes[:, :1:-1])
+    sides = last - first
+    centres = (first + last) / 2 + 1j * across * (shift * sides.imag)
+    width, height = sides.real, sides.imag
     if square:
-        sides = np.repeat(sides.max(axis=1, keepdims=True), 2, axis=1)
-    down, across = down * sides[:, :1] * (scale / 2), across * sides[:, 1:] * (scale / 2)
-    corners = [
-        centres - across - down,
-        centres + across - down,
-        centres + across + down,
-        centres - across + down,
-    ]
-    regions: Array = np.stack(corners, axis=1)
+        width = height = np.maximum(width, height)
+    corners = (width * (scale / 2))[:, np.newaxis] * _CORNERS.real + (height * (scale / 2))[:, np.newaxis] * (
+        1j * _CORNERS.imag
+    )
+    turned = centres[:, np.newaxis] + across[:, np.newaxis] * corners
+    regions: Array = turned.view(np.float64).reshape(-1, 4, 2).astype(np.float32)
     return regions
+
+
+def _complex(points: Array) -> Array:
+    complexes: Array = np.ascontiguousarray(points, np.float64).view(np.complex128)
+    return complexes[:, 0]
 
 
 @operator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,9 +53,7 @@ def normalize(
     An image of bytes that a model wants as ImageNet's in 0..1 has ``factor=1/255``, ``mean=[0.485, 0.456, 0.406]`` and
     ``std=[0.229, 0.224, 0.225]``.
     """
-    spread = np.asarray(std, np.float64)
-    sides = np.broadcast_arrays(factor / spread, -np.asarray(mean, np.float64) / spread)
-    multiplier, addend = (side.astype(np.float32) for side in sides)
+    multiplier, addend = _line(tuple(mean), tuple(std), factor)
     result: Array = array.astype(np.float32)
     if multiplier.size == 1 or not result.ndim:
         result *= multiplier.reshape(-1)[0]
@@ -73,6 +72,15 @@ def normalize(
     rows *= np.tile(multiplier, columns)
     rows += np.tile(addend, columns)
     return result
+
+
+@lru_cache(maxsize=64)
+def _line(mean: tuple[float, ...], std: tuple[float, ...], factor: float) -> tuple[Array, Array]:
+    """What `normalize` multiplies by and what it adds, float32 and of one shape."""
+    spread = np.asarray(std, np.float64)
+    sides = np.broadcast_arrays(factor / spread, -np.asarray(mean, np.float64) / spread)
+    multiplier, addend = (side.astype(np.float32) for side in sides)
+    return multiplier, addend
 
 
 @operator("cast", gives={"array": ""})
