@@ -8,6 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -75,10 +76,12 @@ class Stream:
         self._refill_at = queue_size // 2
         self._lock = threading.Lock()
         self._has_work = threading.Condition(self._lock)
-        self._has_result = threading.Condition(self._lock)
         self._has_room = threading.Condition(self._lock)
         self._entrance: deque[tuple[int, Frame | HybridgeError]] = deque()
         self._flights: deque[_Flight] = deque()
+        # Frames that are over, in their order, and how many of them nobody has read yet; None is the end.
+        self._results: SimpleQueue[_Flight | None] = SimpleQueue()
+        self._unread = 0
         self._parts = _parts(chain)
         self._running = [0] * len(self._parts)
         self._idle = 0
@@ -111,17 +114,16 @@ class Stream:
             HybridgeError: What the source raised.
         """
         while True:
+            flight = self._results.get()
+            if flight is None or self._stopped:
+                # For whoever asks again.
+                self._results.put(None)
+                if self._source_error is not None and not self._stopped:
+                    error, self._source_error = self._source_error, None
+                    raise error
+                return None
             with self._lock:
-                while not self._stopped and not (self._flights and self._flights[0].is_over):
-                    if self._source_ended and not self._entrance and not self._flights:
-                        if self._source_error is not None:
-                            error, self._source_error = self._source_error, None
-                            raise error
-                        return None
-                    self._has_result.wait()
-                if self._stopped:
-                    return None
-                flight = self._flights.popleft()
+                self._unread -= 1
                 self._wake_worker()
             result = self._result(flight)
             if result is not None:
@@ -132,8 +134,9 @@ class Stream:
         with self._lock:
             first = not self._stopped
             self._stopped = True
-            for condition in (self._has_work, self._has_result, self._has_room):
-                condition.notify_all()
+            self._has_work.notify_all()
+            self._has_room.notify_all()
+            self._results.put(None)
         if not first:
             return
         stop_source = getattr(self._source, "close", None)
@@ -152,7 +155,7 @@ class Stream:
         """What the stream holds at this moment."""
         with self._lock:
             waiting = Counter(self._parts[index].name for flight in self._flights for index in flight.ready)
-            return Backlog(len(self._entrance), len(self._flights), waiting)
+            return Backlog(len(self._entrance), len(self._flights) + self._unread, waiting)
 
     def _join(self) -> None:
         for thread in self._threads[1:]:
@@ -163,6 +166,7 @@ class Stream:
         with self._lock:
             self._entrance.clear()
             self._flights.clear()
+            self._unread = 0
 
     def __enter__(self) -> Stream:
         return self
@@ -182,7 +186,7 @@ class Stream:
             self._source_error = error
         with self._lock:
             self._source_ended = True
-            self._has_result.notify_all()
+            self._deliver()
 
     def _enter(self, index: int, frame: Frame | HybridgeError) -> bool:
         with self._lock:
@@ -261,7 +265,7 @@ class Stream:
             for index in flight.ready if flight.error is None else ():
                 if self._may_run(place, index):
                     return flight, index
-        if self._entrance and len(self._flights) < self._limit:
+        if self._entrance and len(self._flights) + self._unread < self._limit:
             return _Flight(*self._entrance[0]), None
         return None
 
@@ -287,10 +291,18 @@ class Stream:
     def _done(self, flight: _Flight, index: int | None) -> None:
         """Makes ready what follows a part, or a frame's beginning, and ends a frame; the lock is held."""
         flight.advance(self._parts, index)
-        if flight.is_over and flight.error is None:
-            flight.finish()
-        if flight.is_over and flight is self._flights[0]:
-            self._has_result.notify()
+        if flight.is_over:
+            if flight.error is None:
+                flight.finish()
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hands the oldest frames that are over to the reader, and the end behind the last; the lock is held."""
+        while self._flights and self._flights[0].is_over:
+            self._results.put(self._flights.popleft())
+            self._unread += 1
+        if self._source_ended and not self._entrance and not self._flights:
+            self._results.put(None)
 
     def _result(self, flight: _Flight) -> StreamResult | None:
         frame = flight.frame if isinstance(flight.frame, Frame) else Frame({}, flight.frame.what)
