@@ -53,6 +53,8 @@ class Chain:
         deadline_s: Seconds that a run may take, where the call does not say; see `run`.
         late: What becomes of a run whose deadline passed: `finish` answers all the same, `drop` fails with `chain-late`
             before the next stage.
+        confidence: The tensor that says how sure the answer is, numbers in 0..1 of which the least counts, in place of
+            the score of the last stage that has one; for a chain that learns more after its model has answered.
 
     Raises:
         HybridgeError: `chain-invalid`, with all that is wrong at once.
@@ -76,12 +78,13 @@ class Chain:
         outputs: Iterable[str] = (),
         deadline_s: float | None = None,
         late: Late = "finish",
+        confidence: str | None = None,
     ):
-        self.name, self.deadline_s, self.late = name, deadline_s, late
+        self.name, self.deadline_s, self.late, self.confidence = name, deadline_s, late, confidence
         given, returned = tuple(stages), tuple(outputs)
         written = inputs if isinstance(inputs, Mapping) else dict.fromkeys(inputs, "")
         wanted = {tensor: TensorType.parse(kind) for tensor, kind in written.items()}
-        if problems := find_problems(given, wanted, returned):
+        if problems := find_problems(given, wanted, returned, confidence):
             raise HybridgeError(ErrorCode.CHAIN_INVALID, f"chain '{name}' cannot be: {'; '.join(problems)}")
         self.graph = Graph.of(given, wanted, returned)
         self.stages = self.graph.stages
@@ -168,10 +171,10 @@ class Chain:
             else:
                 for index in range(len(self.stages)):
                     run.step(index)
+            return run.finish()
         except HybridgeError as error:
             self.metrics.chain_failed(error)
             raise
-        return run.finish()
 
     async def run_async(self, inputs: Inputs, *, deadline_s: float | None = None) -> Prediction:
         """`run` for asyncio: the chain runs in a thread, and the event loop goes on."""

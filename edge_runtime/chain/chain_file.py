@@ -112,7 +112,7 @@ class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChainFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole chain; see `Chain` for `inputs`, `outputs` and `late`. `memory_mb` is what its models share."""
+    """A whole chain; see `Chain` for most of its keys. `memory_mb` is what its models share."""
 
     stages: tuple[StageEntry, ...]
     name: str = "chain"
@@ -120,6 +120,7 @@ class ChainFile(Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[str, ...] = ()
     deadline_ms: Positive | None = None
     late: Literal["finish", "drop"] = "finish"
+    confidence: str | None = None
     memory_mb: Positive | None = None
 
 
@@ -133,13 +134,25 @@ def load_chain(
 
     Args:
         path: The file; see this module's text for its form.
-        fallbacks: Fallbacks by stage name, in place of those that the file names.
+        fallbacks: Fallbacks by stage name, also of stages in chains within, in place of those that files name.
         budget: A limit on the memory that its models take together, in place of the file's.
 
     Raises:
         HybridgeError: `file-not-found`; `chain-invalid`, with all that is wrong at once and the lines where it is.
     """
-    return _Loading(Path(path), fallbacks or {}, budget, ()).chain()
+    given = fallbacks or {}
+    loading = _Loading(Path(path), given, budget, ())
+    chain = loading.chain()
+    if unknown := [name for name in given if name not in loading.named]:
+        for fallback in loading.opened:
+            fallback.close()
+        raise HybridgeError(
+            ErrorCode.CHAIN_INVALID,
+            f"fallbacks given for chain '{path}'",
+            received=", ".join(unknown),
+            expected=f"stages among {', '.join(loading.named)}",
+        )
+    return chain
 
 
 _KEYS = {
@@ -165,6 +178,7 @@ class _Loading:
     budget: MemoryBudget | None
     above: tuple[Path, ...]
     opened: list[Fallback] = field(default_factory=list)
+    named: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def chain(self) -> Chain:
@@ -209,7 +223,9 @@ class _Loading:
                 stages.append(stage)
         complete = len(stages) == len(tables) and head is not None
         if head is not None:
-            self.problems += find_problems(stages, self._inputs(head), head.outputs, complete=complete)
+            self.problems += find_problems(
+                stages, self._inputs(head), head.outputs, head.confidence, complete=complete
+            )
         if self.problems or head is None:
             raise HybridgeError(
                 ErrorCode.CHAIN_INVALID, f"chain '{self.path}' cannot be: {'; '.join(self.problems)}"
@@ -221,6 +237,7 @@ class _Loading:
             outputs=head.outputs,
             deadline_s=None if head.deadline_ms is None else head.deadline_ms / 1e3,
             late=head.late,
+            confidence=head.confidence,
         )
 
     def _inputs(self, head: ChainFile) -> dict[str, TensorType]:
@@ -262,6 +279,7 @@ class _Loading:
 
     def _stage(self, entry: StageEntry, title: str, where: TableLines) -> Stage | None:
         before = len(self.problems)
+        self.named[entry.name] = None
         kinds = [kind for kind in ("model", "tiers", "operator", "chain", "join") if getattr(entry, kind)]
         if len(kinds) != 1:
             self._note(
@@ -300,6 +318,7 @@ class _Loading:
                     self.budget,
                     (*self.above, self.path.resolve()),
                     self.opened,
+                    self.named,
                 ).chain()
                 threshold = entry.fallback.threshold if entry.fallback else None
                 return Stage.from_chain(
@@ -380,6 +399,8 @@ class _Loading:
         for key, kinds in owners.items():
             if kind not in kinds and getattr(entry, key) != getattr(plain, key):
                 self._note(title, where.of(key), f"'{key}' is for {' and '.join(kinds)}, and this is {kind}")
+        if entry.name in self.fallbacks and kind not in owners["fallback"]:
+            self._note(title, where.header, f"a fallback is given for it, and this is {kind}")
         if kind != "chain" and entry.fallback is not None and entry.fallback.threshold is not None:
             self._note(
                 title,

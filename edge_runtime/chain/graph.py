@@ -61,6 +61,7 @@ def find_problems(
     stages: Sequence[Stage],
     inputs: Mapping[str, TensorType],
     outputs: Sequence[str],
+    confidence: str | None = None,
     *,
     complete: bool = True,
 ) -> list[str]:
@@ -70,6 +71,7 @@ def find_problems(
         stages: The stages, in any order.
         inputs: Tensors that the caller gives and their types, where the chain says so.
         outputs: Tensors that the caller gets, where the chain says so.
+        confidence: The tensor that says how sure the answer is, where the chain says so.
         complete: Whether these are all stages; what is made by one that could not be built is then not missed.
     """
     problems = [] if stages or not complete else ["it has no stages"]
@@ -88,6 +90,10 @@ def find_problems(
             makers[tensor] = stage
     if complete:
         problems += _unknown_names(stages, inputs, outputs, makers, names)
+        if confidence is not None and confidence not in makers:
+            problems.append(
+                f"confidence '{confidence}' is made by no stage{_instead(confidence, list(makers))}"
+            )
     try:
         ordered = _in_order(stages)
     except CycleError as error:
@@ -95,7 +101,11 @@ def find_problems(
         if len(around) == 2:
             return [*problems, f"{around[0]} waits for what it makes itself; name that differently"]
         return [*problems, f"its stages wait for each other: {' -> '.join(around)}"]
-    return problems + _types(ordered, _declared(inputs))[1]
+    types, mismatches = _types(ordered, _declared(inputs))
+    kind = types.get(confidence, ANYTHING) if confidence is not None else ANYTHING
+    if kind.dtype is not None and not kind.dtype.startswith("float"):
+        mismatches.append(f"confidence '{confidence}' is {kind}, expected floating-point numbers in 0..1")
+    return problems + mismatches
 
 
 def _declared(inputs: Mapping[str, TensorType]) -> dict[str, TensorType]:

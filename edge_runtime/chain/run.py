@@ -82,14 +82,17 @@ class Run:
             for trace in traces
             if trace.confidence is not None or trace.reason is not Reason.NO_FALLBACK
         ]
+        confidence = deciding[-1].confidence if deciding else None
+        if self._chain.confidence in self._tensors:
+            confidence = _least(self._chain.confidence, self._tensors[self._chain.confidence])
         if not deciding:
-            prediction = Prediction(outputs, stages=traces, elapsed_ms=elapsed_ms)
+            prediction = Prediction(outputs, confidence=confidence, stages=traces, elapsed_ms=elapsed_ms)
         else:
             last = deciding[-1]
             prediction = Prediction(
                 outputs,
                 last.label,
-                last.confidence,
+                confidence,
                 last.source,
                 last.reason,
                 last.detail,
@@ -113,6 +116,19 @@ class Run:
             expected="to be done by then",
             fix="allow more time, or set late = 'finish' to have the answer anyway",
         )
+
+
+def _least(name: str, value: Value) -> float | None:
+    """The least of a confidence's numbers, where what is no number counts as none at all; None without any."""
+    arrays = [np.asarray(each) for each in (value if isinstance(value, list) else [value])]
+    if any(array.dtype.kind not in "fiu" for array in arrays):
+        raise HybridgeError(
+            ErrorCode.CHAIN_INVALID,
+            f"confidence '{name}'",
+            received=", ".join(sorted({array.dtype.type.__name__ for array in arrays})),
+            expected="numbers in 0..1",
+        )
+    return min((float(np.nan_to_num(array, nan=0.0).min()) for array in arrays if array.size), default=None)
 
 
 def _reported(what: str, trace: StageTrace, items: Sequence[StageTrace] | None) -> Array:

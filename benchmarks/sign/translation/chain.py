@@ -45,4 +45,5 @@ def translation_chain(source: Bundle | str | PathLike[str], *, num_threads: int 
         ],
         name="translate",
         outputs=("translation", "confidence", "translated"),
+        confidence="confidence",
     )

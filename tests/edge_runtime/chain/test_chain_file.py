@@ -399,3 +399,27 @@ def test_a_chain_that_was_read_gives_what_its_stages_give(folder: Path, image: A
 
     expected = Model(folder / "classifier.tflite").run(image * 2)["logits"]
     np.testing.assert_array_equal(load_chain(folder / "chain.toml").run(image).outputs["logits"], expected)
+
+
+def test_fallbacks_given_for_what_is_no_stage_that_can_ask_are_refused(folder: Path) -> None:
+    class Never:
+        def resolve(self, query: Any) -> Any:
+            raise AssertionError(query)
+
+        def close(self) -> None: ...
+
+    path = folder / "chain.toml"
+    path.write_text(
+        '[[stages]]\nname = "scale"\noperator = "scale"\noutputs = { array = "image" }\n\n'
+        '[[stages]]\nname = "read"\nmodel = "classifier.tflite"\nconfidence = { output = "logits" }\n'
+    )
+    for name, expected in (
+        ("raed", "received raed, expected stages among scale, read"),
+        ("scale", "stage 'scale' (line 1): a fallback is given for it, and this is operator"),
+    ):
+        with pytest.raises(HybridgeError) as caught:
+            load_chain(path, fallbacks={name: Never()})
+        assert caught.value.code is ErrorCode.CHAIN_INVALID
+        assert expected in caught.value.message
+    with load_chain(path, fallbacks={"read": Never()}) as chain:
+        assert [stage.fallback is not None for stage in chain.stages] == [False, True]
