@@ -86,11 +86,12 @@ def decode_anchors(
     Raises:
         HybridgeError: `input-shape` for outputs that do not fit the anchors of these settings.
     """
+    pairs = offsets.shape[-1] // 2 if offsets.ndim else 0
     table = _table(
         height, width, tuple(strides), min_scale, max_scale, tuple(aspect_ratios),
-        interpolated_aspect_ratio, reduced_lowest_layer, fixed_size, anchor_offset, tuple(scales), exponential,
+        interpolated_aspect_ratio, reduced_lowest_layer, fixed_size, anchor_offset, tuple(scales), exponential, pairs,
     )  # fmt: skip
-    count = len(table.centres)
+    count = len(table.factors)
     offsets, scores = _rows(offsets, count, "offsets"), _rows(scores, count, "scores")
     if offsets.shape[1] < 4 or offsets.shape[1] % 2 or not scores.shape[1] or order not in ("xywh", "yxhw"):
         raise HybridgeError(
@@ -102,10 +103,10 @@ def decode_anchors(
     best = scores[:, 0] if scores.shape[1] == 1 else np.fmax.reduce(scores, axis=1)
     # Thresholding logits saves most sigmoids: of 896 anchors a handful is left.
     chosen = np.flatnonzero(best >= (_logit(score_threshold) if logits else score_threshold))
-    boxes, keypoints = table.place(offsets[chosen].astype(np.float32, copy=False), chosen, order)
-    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(keypoints).all(axis=(1, 2))
+    placed = table.place(offsets[chosen].reshape(len(chosen), pairs, 2), chosen, order)
+    sound = np.isfinite(placed).all(axis=(1, 2))
     if not sound.all():
-        chosen, boxes, keypoints = chosen[sound], boxes[sound], keypoints[sound]
+        chosen, placed = chosen[sound], placed[sound]
     values = best[chosen].astype(np.float32)
     if logits:
         limit = min(score_limit, _LARGEST_EXPONENT)
@@ -115,38 +116,36 @@ def decode_anchors(
         # Only classes that are numbers can be the best.
         likely = scores[chosen]
         classes = np.where(np.isnan(likely), -np.inf, likely).argmax(axis=1).astype(np.int64)
-    return {"boxes": boxes, "keypoints": keypoints, "scores": values, "classes": classes}
+    centre, half = placed[:, 0, ::-1], placed[:, 1, ::-1]
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    return {"boxes": boxes, "keypoints": placed[:, 2:], "scores": values, "classes": classes}
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What offsets are multiplied by and added to, an anchor a row, to be pixels of the model's input; float32.
+    """What offsets are multiplied by and added to, an anchor a row, to be pixels of the model's input.
 
     Attributes:
-        centres: The anchors' centres (x, y), shape (anchors, 1, 2).
-        steps: Pixels in one unit of an offset (x, y) of a point, likewise.
-        extents: Pixels in one unit of an offset (width, height), or of its exponential; shape (anchors, 2).
+        factors: For the pairs of offsets (x, y) of an anchor: centre, half the size, keypoints; float32 of shape
+            (anchors, pairs, 2).
+        addends: Likewise.
         logarithm_scales: What offsets (width, height) are divided by to be logarithms, where that is what they are.
     """
 
-    centres: Array
-    steps: Array
-    extents: Array
+    factors: Array
+    addends: Array
     logarithm_scales: Array | None
 
-    def place(self, offsets: Array, chosen: Array, order: str) -> tuple[Array, Array]:
-        """Boxes (top, left, bottom, right) and keypoints (x, y) of the chosen anchors."""
-        pairs = offsets.reshape(len(chosen), offsets.shape[1] // 2, 2)
+    def place(self, pairs: Array, chosen: Array, order: str) -> Array:
+        """Centre, half the size and keypoints of the chosen anchors, pairs (x, y) in pixels."""
         if order == "yxhw":
             pairs = pairs[:, :, ::-1]
-        points = pairs * self.steps[chosen]
-        points += self.centres[chosen]
-        sizes = pairs[:, 1]
         if self.logarithm_scales is not None:
-            sizes = np.exp(np.minimum(sizes / self.logarithm_scales, _LARGEST_EXPONENT))
-        half = sizes[:, ::-1] * self.extents[chosen, ::-1] * np.float32(0.5)
-        middle = points[:, 0, ::-1]
-        return np.concatenate([middle - half, middle + half], axis=1), points[:, 2:]
+            pairs = pairs.astype(np.float32)
+            pairs[:, 1] = np.exp(np.minimum(pairs[:, 1] / self.logarithm_scales, _LARGEST_EXPONENT))
+        placed: Array = np.multiply(pairs, self.factors[chosen], dtype=np.float32)
+        placed += self.addends[chosen]
+        return placed
 
 
 @lru_cache(maxsize=8)
@@ -163,6 +162,7 @@ def _table(
     offset: float,
     scales: tuple[float, ...],
     exponential: bool,
+    pairs: int,
 ) -> _Table:
     anchors = _anchors(
         height, width, strides, min_scale, max_scale, aspect_ratios, interpolated, reduced, fixed, offset
@@ -170,12 +170,11 @@ def _table(
     size = np.array([width, height], np.float32)
     sizes = anchors[:, 2:] * size
     of_point, of_extent = np.asarray(scales[:2], np.float32), np.asarray(scales[2:], np.float32)
-    return _Table(
-        (anchors[:, :2] * size)[:, np.newaxis],
-        (sizes / of_point)[:, np.newaxis],
-        sizes if exponential else sizes / of_extent,
-        of_extent if exponential else None,
-    )
+    factors = np.repeat((sizes / of_point)[:, np.newaxis], max(pairs, 2), axis=1)
+    addends = np.repeat((anchors[:, :2] * size)[:, np.newaxis], max(pairs, 2), axis=1)
+    factors[:, 1] = sizes / 2 if exponential else sizes / of_extent / 2
+    addends[:, 1] = 0
+    return _Table(factors, addends, of_extent if exponential else None)
 
 
 def _anchors(

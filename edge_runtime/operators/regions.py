@@ -17,7 +17,9 @@ from edge_runtime.tensor_spec import Array
 __all__ = ["points_from_quads", "quads_from_boxes", "rotated_regions", "transform_boxes", "transform_points"]
 
 # Of an upright square around the origin, clockwise from top left, x + iy.
-_CORNERS = np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
+_UPRIGHT = np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
+# Where in a box (top, left, bottom, right) the corners of its quadrilateral are.
+_BOX_CORNERS = np.array([[1, 0], [3, 0], [3, 2], [1, 2]])
 
 
 @operator(
@@ -53,7 +55,7 @@ def transform_boxes(boxes: Array, transform: Array) -> Array:
 @operator("quads-from-boxes", takes={"boxes": "float32[n, 4]"}, gives={"quads": "float32[n, 4, 2]"})
 def quads_from_boxes(boxes: Array) -> Array:
     """The four corners of each box."""
-    return np.asarray(boxes, np.float32)[:, [[1, 0], [3, 0], [3, 2], [1, 2]]]
+    return np.asarray(boxes, np.float32)[:, _BOX_CORNERS]
 
 
 @operator(
@@ -110,8 +112,8 @@ def rotated_regions(
     width, height = sides.real, sides.imag
     if square:
         width = height = np.maximum(width, height)
-    corners = (width * (scale / 2))[:, np.newaxis] * _CORNERS.real + (height * (scale / 2))[:, np.newaxis] * (
-        1j * _CORNERS.imag
+    corners = (width * (scale / 2))[:, np.newaxis] * _UPRIGHT.real + (height * (scale / 2))[:, np.newaxis] * (
+        1j * _UPRIGHT.imag
     )
     turned = centres[:, np.newaxis] + across[:, np.newaxis] * corners
     regions: Array = turned.view(np.float64).reshape(-1, 4, 2).astype(np.float32)
