@@ -32,6 +32,8 @@ __all__ = ["Line", "Picture", "SignResult", "run_sign_demo"]
 _DRAWN = 6
 _SIZE = (360, 640)
 _SEED = 20
+# Share of the signs whose phrase goes over two lines.
+_BROKEN = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _pictures(paths: Sequence[Path]) -> Iterator[tuple[str, Array]]:
         return
     from benchmarks.sign.drawing import sign_scenes
 
-    for number, scene in enumerate(sign_scenes(_DRAWN, size=_SIZE, seed=_SEED, phrases=sign_texts()), 1):
+    scenes = sign_scenes(_DRAWN, size=_SIZE, seed=_SEED, phrases=sign_texts(), broken=_BROKEN)
+    for number, scene in enumerate(scenes, 1):
         yield f"sign-{number}", scene.image
 
 

@@ -57,7 +57,12 @@ class Scene:
 
 
 def sign_scenes(
-    count: int, *, size: tuple[int, int] = (360, 640), seed: int = 0, phrases: Sequence[str] = PHRASES
+    count: int,
+    *,
+    size: tuple[int, int] = (360, 640),
+    seed: int = 0,
+    phrases: Sequence[str] = PHRASES,
+    broken: float = 0.0,
 ) -> Iterator[Scene]:
     """Signs before drawn walls and streets.
 
@@ -66,6 +71,7 @@ def sign_scenes(
         size: Height and width, pixels.
         seed: Scene `i` of a seed is the same whatever `count` is.
         phrases: What lines say, each one line.
+        broken: Share of the signs that have one phrase, broken over two lines.
 
     Raises:
         HybridgeError: `input-invalid` for a size below 64 pixels, or without phrases.
@@ -73,7 +79,7 @@ def sign_scenes(
     _check(size, phrases)
     for index in range(count):
         random = np.random.default_rng((seed, index))
-        yield _scene(draw_backdrop(size, random), phrases, random, exposure=1.0)
+        yield _scene(draw_backdrop(size, random), phrases, random, exposure=1.0, broken=broken)
 
 
 def photograph_scenes(
@@ -117,13 +123,20 @@ def _check(size: tuple[int, int], phrases: Sequence[str], paths: Sequence[Path] 
         )
 
 
-def _scene(backdrop: Array, phrases: Sequence[str], random: np.random.Generator, *, exposure: float) -> Scene:
+def _scene(
+    backdrop: Array,
+    phrases: Sequence[str],
+    random: np.random.Generator,
+    *,
+    exposure: float,
+    broken: float = 0.0,
+) -> Scene:
     size = backdrop.shape[:2]
     light = random_light(size, random, exposure=exposure)
     image, shiny = backdrop.copy(), np.zeros(size, np.uint8)
     lines: list[SceneLine] = []
     for zone in _zones(size, random):
-        board, corners = _sign(zone, phrases, random, least=8.0 * (size[0] / 360) ** 0.5)
+        board, corners = _sign(zone, phrases, random, least=8.0 * (size[0] / 360) ** 0.5, broken=broken)
         solid, turn = _hang(image, board, corners, random)
         shiny = cv2.max(shiny, solid)
         for line in board.lines:
@@ -161,11 +174,12 @@ def _sign(
     random: np.random.Generator,
     *,
     least: float,
+    broken: float,
 ) -> tuple[Board, Array]:
     """A board, and where its corners are; drawn again with less to say while its smallest line is too small."""
     for most in (4, 3, 2, 1):
         style = STYLES[int(random.integers(len(STYLES)))]
-        texts = _texts(phrases, most, random)
+        texts = _texts(phrases, most, random, broken)
         if style.shape == "octagon":
             # What a stop sign says is short.
             texts = sorted(texts, key=len)[:2]
@@ -179,7 +193,13 @@ def _sign(
     return board, corners
 
 
-def _texts(phrases: Sequence[str], most: int, random: np.random.Generator) -> list[str]:
+def _texts(phrases: Sequence[str], most: int, random: np.random.Generator, broken: float) -> list[str]:
+    if most > 1 and broken and random.random() < broken:
+        words = str(phrases[int(random.integers(len(phrases)))]).split()
+        # Where it makes the shortest sign.
+        parts = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))]
+        if parts:
+            return list(min(parts, key=lambda lines: max(map(len, lines))))
     count = min(int(random.choice((1, 2, 3, 4), p=(0.3, 0.35, 0.22, 0.13))), most, len(phrases))
     return [str(phrases[index]) for index in random.choice(len(phrases), count, replace=False)]
 

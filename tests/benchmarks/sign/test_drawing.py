@@ -100,3 +100,13 @@ def test_an_unknown_class_is_refused() -> None:
     with pytest.raises(HybridgeError, match="comic") as caught:
         font_of("comic", 12)
     assert caught.value.code == ErrorCode.INPUT_INVALID
+
+
+def test_a_share_of_the_signs_has_one_phrase_over_two_lines() -> None:
+    phrases = ("No parking at any time", "Exit")
+    scenes = list(sign_scenes(12, seed=3, phrases=phrases, broken=0.6))
+    texts = [[line.text for line in scene.lines] for scene in scenes]
+    assert any(lines[:2] == ["No parking", "at any time"] for lines in texts)
+    assert any("Exit" in lines for lines in texts)
+    plain = [[line.text for line in scene.lines] for scene in sign_scenes(12, seed=3, phrases=phrases)]
+    assert {text for lines in plain for text in lines} == set(phrases)
