@@ -109,4 +109,4 @@ def test_a_share_of_the_signs_has_one_phrase_over_two_lines() -> None:
     assert any(lines[:2] == ["No parking", "at any time"] for lines in texts)
     assert any("Exit" in lines for lines in texts)
     plain = [[line.text for line in scene.lines] for scene in sign_scenes(12, seed=3, phrases=phrases)]
-    assert {text for lines in plain for text in lines} == set(phrases)
+    assert {text.upper() for lines in plain for text in lines} == {phrase.upper() for phrase in phrases}
