@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.sign.broken_phrase_quality import broken_phrase_quality
 from benchmarks.sign.demo import run_sign_demo
 from benchmarks.sign.models import cache_folder, prepare, sign_chain
 from edge_runtime import load_chain
@@ -69,3 +72,12 @@ def test_the_demo_leaves_pictures_and_a_report(folder: Path, tmp_path: Path) -> 
         assert 0 < sum(picture.stages_ms.values()) < 2 * picture.elapsed_ms
     report = result.report.read_text(encoding="utf-8")
     assert all(line.text in report and line.translation in report for line in lines)
+
+
+@pytest.mark.usefixtures("folder")
+def test_broken_phrases_are_joined_and_others_are_not() -> None:
+    done = CliRunner().invoke(broken_phrase_quality, ["--pairs", "300", "--format", "json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures["joined_and_right"] > 0.97
+    assert max(figures["wrongly_joined"].values()) < 0.03
