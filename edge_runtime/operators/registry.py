@@ -79,7 +79,7 @@ class Operator:
                 or "none",
             )
 
-    def run(self, inputs: Mapping[str, Value], params: Mapping[str, Any]) -> dict[str, Value]:
+    def run(self, inputs: Mapping[str, Value], params: Mapping[str, Any]) -> Mapping[str, Value]:
         """Applies the operator.
 
         Raises:
@@ -99,7 +99,9 @@ class Operator:
                 received=f"{type(error).__name__}: {error} (on {shapes})",
                 fix="check its inputs and settings",
             ) from error
-        named = dict(result) if isinstance(result, Mapping) else {next(iter(self.gives)): result}
+        # What is an array is quickly told; what is no mapping at all, slowly.
+        is_bare = isinstance(result, np.ndarray) or not isinstance(result, Mapping)
+        named: Mapping[str, Value] = {next(iter(self.gives)): result} if is_bare else result
         if named.keys() != self.gives.keys():
             raise HybridgeError(
                 ErrorCode.OPERATOR_FAILED,

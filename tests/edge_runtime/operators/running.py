@@ -15,7 +15,7 @@ def run(name: str, *tensors: Any, **params: Any) -> dict[str, Any]:
     found = find_operator(name)
     found.check_params(params)
     inputs = dict(zip(found.inputs, tensors, strict=True))
-    results = found.run(inputs, params)
+    results = dict(found.run(inputs, params))
     defaults = {key: value for key, value in found.settings.items() if value is not inspect.Parameter.empty}
     bindings = Bindings({**defaults, **params})
     for declared, values in ((found.takes, inputs), (found.gives, results)):
