@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 
-from benchmarks.sign.quads import side_lengths
 from edge_runtime import operator
 from edge_runtime.tensor_spec import Array
 
@@ -41,7 +40,7 @@ def line_runs(quads: Array, texts: Array) -> dict[str, Array]:
     Returns:
         `runs`, numbers of lines from the top, filled up with -1; and what each says as one text.
     """
-    under = {index: _line_under(index, quads) for index in range(len(quads))}
+    under = _lines_under(quads)
     runs = [[index] for index in range(len(quads))]
     for run in runs:
         # Longer ones are put behind, and looked at in their turn.
@@ -163,30 +162,37 @@ def _shared_out(translation: str, lines: Sequence[str]) -> list[str]:
     return shares + [""] * (len(lines) - len(shares))
 
 
-def _line_under(index: int, quads: Array) -> int | None:
-    """The nearest line that could go on with what this one says."""
-    quad = quads[index].astype(np.float64)
-    height, width = side_lengths(quad)
-    across = (quad[1] - quad[0] + quad[2] - quad[3]) / 2
-    if not np.isfinite(quad).all() or min(height, width) < 1:
-        return None
-    across /= np.linalg.norm(across)
-    down = np.array([-across[1], across[0]])
-    nearest, least = None, _LARGEST_GAP
-    for other, found in enumerate(quads.astype(np.float64)):
-        tall, wide = side_lengths(found)
-        if other == index or not np.isfinite(found).all() or min(tall, wide) < 1:
+def _lines_under(quads: Array) -> list[int | None]:
+    """For each line the nearest that could go on with what it says."""
+    corners = quads.astype(np.float64)
+    across = (corners[:, 1] - corners[:, 0] + corners[:, 2] - corners[:, 3]) / 2
+    with np.errstate(invalid="ignore"):
+        widths = np.linalg.norm(across, axis=1)
+        heights = np.linalg.norm(corners[:, 3] - corners[:, 0] + corners[:, 2] - corners[:, 1], axis=1) / 2
+    # What has no size, or none that is a number, is no line.
+    sound = np.minimum(widths, heights) >= 1
+    across /= np.where(sound, widths, 1)[:, np.newaxis]
+    under: list[int | None] = []
+    for index, quad in enumerate(corners):
+        if not sound[index]:
+            under.append(None)
             continue
-        run = (found[1] - found[0] + found[2] - found[3]) / 2
-        if run @ across < _LEAST_ALIKE * np.linalg.norm(run):
-            continue
-        if max(tall, height) > _MOST_HIGHER * min(tall, height):
-            continue
+        height, width = heights[index], widths[index]
+        down = np.array([-across[index, 1], across[index, 0]])
         # Along this line and away from it, from the middle of its lower side.
-        places = found - (quad[2] + quad[3]) / 2
-        along, away = places @ across, places @ down
-        shared = min(along.max(), width / 2) - max(along.min(), -width / 2)
-        gap = (away[:2].mean()) / max(tall, height)
-        if shared >= _LEAST_SHARED * min(width, wide) and -0.5 < gap < least:
-            nearest, least = other, gap
-    return nearest
+        places = corners - (quad[2] + quad[3]) / 2
+        along, away = places @ across[index], places @ down
+        shared = np.minimum(along.max(axis=1), width / 2) - np.maximum(along.min(axis=1), -width / 2)
+        gaps = away[:, :2].mean(axis=1) / np.maximum(heights, height)
+        fits = (
+            sound
+            & (across @ across[index] >= _LEAST_ALIKE)
+            & (np.maximum(heights, height) <= _MOST_HIGHER * np.minimum(heights, height))
+            & (shared >= _LEAST_SHARED * np.minimum(widths, width))
+            & (gaps > -0.5)
+            & (gaps < _LARGEST_GAP)
+        )
+        # Its own upper side lies a whole height above its lower one.
+        nearest = int(np.where(fits, gaps, np.inf).argmin())
+        under.append(nearest if fits[nearest] else None)
+    return under
