@@ -87,10 +87,11 @@ def decode_anchors(
         HybridgeError: `input-shape` for outputs that do not fit the anchors of these settings.
     """
     pairs = offsets.shape[-1] // 2 if offsets.ndim else 0
-    table = _table(
+    grid = _Grid(
         height, width, tuple(strides), min_scale, max_scale, tuple(aspect_ratios),
-        interpolated_aspect_ratio, reduced_lowest_layer, fixed_size, anchor_offset, tuple(scales), exponential, pairs,
+        interpolated_aspect_ratio, reduced_lowest_layer, fixed_size, anchor_offset,
     )  # fmt: skip
+    table = _table(grid, tuple(scales), exponential, pairs)
     count = len(table.factors)
     offsets, scores = _rows(offsets, count, "offsets"), _rows(scores, count, "scores")
     if offsets.shape[1] < 4 or offsets.shape[1] % 2 or not scores.shape[1] or order not in ("xywh", "yxhw"):
@@ -148,73 +149,60 @@ class _Table:
         return placed
 
 
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The settings that anchors follow from, as `decode_anchors` has them."""
+
+    height: int
+    width: int
+    strides: tuple[int, ...]
+    min_scale: float
+    max_scale: float
+    aspect_ratios: tuple[float, ...]
+    interpolated: float
+    reduced: bool
+    fixed: bool
+    offset: float
+
+    def anchors(self) -> Array:
+        """Rows (x, y, width, height) as shares of the input, float32."""
+        layers = len(self.strides)
+        step = (self.max_scale - self.min_scale) / max(layers - 1, 1)
+        scale = [self.min_scale + step * layer for layer in range(layers)] + [1.0]
+        grids = []
+        layer = 0
+        while layer < layers:
+            stride, sizes = self.strides[layer], []
+            while layer < layers and self.strides[layer] == stride:
+                if layer == 0 and self.reduced:
+                    pairs = [(0.1, 1.0), (scale[0], 2.0), (scale[0], 0.5)]
+                else:
+                    pairs = [(scale[layer], ratio) for ratio in self.aspect_ratios]
+                    if self.interpolated > 0:
+                        pairs.append((math.sqrt(scale[layer] * scale[layer + 1]), self.interpolated))
+                sizes += [(size * math.sqrt(ratio), size / math.sqrt(ratio)) for size, ratio in pairs]
+                layer += 1
+            rows, columns = math.ceil(self.height / stride), math.ceil(self.width / stride)
+            y, x = np.mgrid[:rows, :columns]
+            grid = np.empty((rows, columns, len(sizes), 4), np.float32)
+            grid[..., 0] = ((x + self.offset) / columns)[..., np.newaxis]
+            grid[..., 1] = ((y + self.offset) / rows)[..., np.newaxis]
+            grid[..., 2:] = 1.0 if self.fixed else sizes
+            grids.append(grid.reshape(-1, 4))
+        return np.concatenate(grids)
+
+
 @lru_cache(maxsize=8)
-def _table(
-    height: int,
-    width: int,
-    strides: tuple[int, ...],
-    min_scale: float,
-    max_scale: float,
-    aspect_ratios: tuple[float, ...],
-    interpolated: float,
-    reduced: bool,
-    fixed: bool,
-    offset: float,
-    scales: tuple[float, ...],
-    exponential: bool,
-    pairs: int,
-) -> _Table:
-    anchors = _anchors(
-        height, width, strides, min_scale, max_scale, aspect_ratios, interpolated, reduced, fixed, offset
-    )
-    size = np.array([width, height], np.float32)
+def _table(grid: _Grid, scales: tuple[float, ...], exponential: bool, pairs: int) -> _Table:
+    anchors, pairs = grid.anchors(), max(pairs, 2)
+    size = np.array([grid.width, grid.height], np.float32)
     sizes = anchors[:, 2:] * size
     of_point, of_extent = np.asarray(scales[:2], np.float32), np.asarray(scales[2:], np.float32)
-    factors = np.repeat((sizes / of_point)[:, np.newaxis], max(pairs, 2), axis=1)
-    addends = np.repeat((anchors[:, :2] * size)[:, np.newaxis], max(pairs, 2), axis=1)
+    factors = np.repeat((sizes / of_point)[:, np.newaxis], pairs, axis=1)
+    addends = np.repeat((anchors[:, :2] * size)[:, np.newaxis], pairs, axis=1)
     factors[:, 1] = sizes / 2 if exponential else sizes / of_extent / 2
     addends[:, 1] = 0
     return _Table(factors, addends, of_extent if exponential else None)
-
-
-def _anchors(
-    height: int,
-    width: int,
-    strides: tuple[int, ...],
-    min_scale: float,
-    max_scale: float,
-    aspect_ratios: tuple[float, ...],
-    interpolated: float,
-    reduced: bool,
-    fixed: bool,
-    offset: float,
-) -> Array:
-    """Rows (x, y, width, height) as shares of the input, float32."""
-    layers = len(strides)
-    scale = [min_scale + (max_scale - min_scale) * layer / max(layers - 1, 1) for layer in range(layers)] + [
-        1.0
-    ]
-    grids = []
-    layer = 0
-    while layer < layers:
-        stride, sizes = strides[layer], []
-        while layer < layers and strides[layer] == stride:
-            if layer == 0 and reduced:
-                pairs = [(0.1, 1.0), (scale[0], 2.0), (scale[0], 0.5)]
-            else:
-                pairs = [(scale[layer], ratio) for ratio in aspect_ratios]
-                if interpolated > 0:
-                    pairs.append((math.sqrt(scale[layer] * scale[layer + 1]), interpolated))
-            sizes += [(size * math.sqrt(ratio), size / math.sqrt(ratio)) for size, ratio in pairs]
-            layer += 1
-        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
-        y, x = np.mgrid[:rows, :columns]
-        grid = np.empty((rows, columns, len(sizes), 4), np.float32)
-        grid[..., 0] = ((x + offset) / columns)[..., np.newaxis]
-        grid[..., 1] = ((y + offset) / rows)[..., np.newaxis]
-        grid[..., 2:] = 1.0 if fixed else sizes
-        grids.append(grid.reshape(-1, 4))
-    return np.concatenate(grids)
 
 
 def _rows(output: Array, anchors: int, name: str) -> Array:
