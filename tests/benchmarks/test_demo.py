@@ -108,6 +108,7 @@ def test_a_second_demo_does_not_replace_the_first_unasked(shown: Result, out: Pa
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.heavy
 def test_an_interrupt_ends_every_process(tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
     process = subprocess.Popen(

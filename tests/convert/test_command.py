@@ -72,6 +72,7 @@ def test_json_has_every_figure_and_the_bundle_is_the_one_it_names(run: Run, digi
     assert err.splitlines()[0] == "loading the source model"
 
 
+@pytest.mark.heavy
 @pytest.mark.tensorflow
 def test_the_same_file_gives_the_same_bytes_in_another_process_and_only_progress_on_standard_error(
     run: Run, digits: Digits

@@ -164,6 +164,7 @@ def test_ten_clients_learn_digits_from_files_by_one_command(temporary: Path, tmp
     assert {path.name for path in home.iterdir()} <= {".keras", ".cache", ".config"}
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_what_was_trained_is_kept_when_its_conversion_fails(
     monkeypatch: pytest.MonkeyPatch, temporary: Path, tmp_path: Path

@@ -28,6 +28,7 @@ def test_lines_of_scenes_are_samples() -> None:
     assert len(samples.strips) == len(samples.labels) >= 4
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_a_trained_model_is_a_small_bundle_that_knows_classes() -> None:

@@ -30,7 +30,7 @@ def tried(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.heavy)])
 def test_after_an_interruption_only_what_was_under_way_is_tried_again(
     tmp_path: Path, models: Path, how: signal.Signals
 ) -> None:

@@ -53,6 +53,7 @@ def test_small_kernels_are_left_out_and_said_to_be(tuned: Tuned) -> None:
     assert tuned("prune").skipped == {"prune: first": "only 144 weights", "prune: scores": "only 128 weights"}
 
 
+@pytest.mark.heavy
 def test_every_epoch_is_told(tuned: Tuned) -> None:
     history = tuned("all").history
     assert [(epoch.part, epoch.epoch, epoch.epochs) for epoch in history] == [
@@ -79,6 +80,7 @@ def test_zeros_and_shared_values_outlast_all_parts(patterns: Patterns, tuned: Tu
     assert patterns.accuracy(result.weights) > patterns.accuracy(patterns.architecture.weights) - 0.05
 
 
+@pytest.mark.heavy
 def test_a_seed_repeats_a_training(patterns: Patterns, tuned: Tuned) -> None:
     again = patterns.tune(replace(SHORT, prune=Pruning(sparsity=0.75)))
     for one, other in zip(tuned("prune").weights, again.weights, strict=True):
@@ -127,6 +129,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("own")
 def test_a_function_of_ones_own_trains_instead(patterns: Patterns) -> None:
     training = replace(SHORT, prune=Pruning(sparsity=0.5), function="own_training:fits")
