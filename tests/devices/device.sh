@@ -25,7 +25,6 @@ esac
 # What bounds time, or memory that is qemu's too.
 left_out="
     tests/edge_runtime/test_latency.py::test_a_model_is_measured_in_a_process_of_its_own
-    tests/edge_runtime/test_model.py::test_calls_of_two_instances_take_less_time_than_one_after_the_other
 "
 build=$PWD/build/devices
 root=$build/$architecture

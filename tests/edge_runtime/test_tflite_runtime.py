@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("tflite-runtime==2.14.0", "numpy==1.26.4", "msgspec", "click", "pytest", "pytest-timeout")
-SUITE = ("test_bundle.py", "test_latency.py", "test_model.py", "test_quantizer.py")
+SUITE = ("test_bundle.py", "test_latency.py", "test_model.py", "test_model_instances.py", "test_quantizer.py")
 # A damaged model may take all memory that there is instead of an error: then a test fails, and not the machine.
 LIMITED = ("sh", "-c", 'ulimit -v 4194304 && exec "$0" "$@"')
 
