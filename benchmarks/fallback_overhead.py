@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.data import data_file
 from cloud_fallback import CloudFallback, EndpointProcess
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from cloud_fallback.tensors import encode_request
+from cloud_fallback.open_inference.tensors import encode_request
 from edge_runtime import Model, Query
 from edge_runtime.command import run_verb
 from edge_runtime.console import emit, format_option, table

@@ -10,14 +10,14 @@ Example:
 
 from typing import TYPE_CHECKING, Any
 
-from cloud_fallback.policy import Decision, Policy, ThresholdPolicy
-from cloud_fallback.threshold import choose, sweep, thin
+from cloud_fallback.policy.policy import Decision, Policy, ThresholdPolicy
+from cloud_fallback.threshold.curve import choose, sweep, thin
 
 if TYPE_CHECKING:
-    from cloud_fallback.client import CloudFallback
-    from cloud_fallback.endpoint import Endpoint
-    from cloud_fallback.endpoint_process import EndpointProcess
-    from cloud_fallback.repository import Repository
+    from cloud_fallback.client.client import CloudFallback
+    from cloud_fallback.endpoint.endpoint import Endpoint
+    from cloud_fallback.endpoint.endpoint_process import EndpointProcess
+    from cloud_fallback.endpoint.repository import Repository
 
 __all__ = [
     "CloudFallback",
@@ -34,10 +34,10 @@ __all__ = [
 
 # What needs gRPC is loaded when it is asked for; the serving half needs libraries that devices do not have.
 _LOADED_ON_DEMAND = {
-    "CloudFallback": "cloud_fallback.client",
-    "Endpoint": "cloud_fallback.endpoint",
-    "EndpointProcess": "cloud_fallback.endpoint_process",
-    "Repository": "cloud_fallback.repository",
+    "CloudFallback": "cloud_fallback.client.client",
+    "Endpoint": "cloud_fallback.endpoint.endpoint",
+    "EndpointProcess": "cloud_fallback.endpoint.endpoint_process",
+    "Repository": "cloud_fallback.endpoint.repository",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cloud_fallback import CloudFallback, Endpoint, EndpointProcess, Repository
-from cloud_fallback.served import OnnxModel
+from cloud_fallback.endpoint.served.onnx_model import OnnxModel
 from edge_runtime import Query
 from tests.cloud_fallback.onnx_models import write_models
 

@@ -24,10 +24,10 @@ def test_a_device_that_asks_does_not_load_what_serves() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     loaded = set(run.stdout.split())
-    assert "cloud_fallback.client" in loaded
+    assert "cloud_fallback.client.client" in loaded
     forbidden = {
-        "cloud_fallback.endpoint",
-        "cloud_fallback.served",
+        "cloud_fallback.endpoint.endpoint",
+        "cloud_fallback.endpoint.served",
         "onnxruntime",
         "tensorflow",
         "flwr",

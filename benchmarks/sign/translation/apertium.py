@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.sign.translation.apertium_pipeline import Pipeline
 from benchmarks.sign.translation.letter_case import case_of
-from cloud_fallback.served import TimeLeft, Turns, no_limit
+from cloud_fallback.endpoint.served import TimeLeft, Turns, no_limit
 from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
@@ -68,7 +68,7 @@ class ApertiumModel:
             _log.warning("model '%s' will refuse every request: %s", name, error.message)
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
-        """Translates one text, strings in UTF-8; see `cloud_fallback.served.ServedModel`."""
+        """Translates one text, strings in UTF-8; see `cloud_fallback.endpoint.served.ServedModel`."""
         text = self._text(inputs)
         words = len(_WORD.findall(text))
         made, unknown = text, 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cloud_fallback.served import TimeLeft, no_limit
+from cloud_fallback.endpoint.served import TimeLeft, no_limit
 from edge_runtime.tensor_spec import TensorSpec
 
 Array = np.ndarray[Any, Any]

@@ -14,10 +14,10 @@ from typing import Any, Self
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from cloud_fallback.endpoint.repository import Repository
+from cloud_fallback.endpoint.servicer import InferenceServicer
 from cloud_fallback.open_inference import SERVICE_NAME, open_inference_pb2
 from cloud_fallback.open_inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from cloud_fallback.repository import Repository
-from cloud_fallback.servicer import InferenceServicer
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 
 try:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cloud_fallback import CloudFallback, Endpoint, EndpointProcess, Repository
-from cloud_fallback.served import TimeLeft, no_limit
+from cloud_fallback.endpoint.served import TimeLeft, no_limit
 from edge_runtime import ErrorCode, HybridgeError, Reason
 from edge_runtime.tensor_spec import TensorSpec
 from tests.cloud_fallback.conftest import unsure

@@ -7,18 +7,19 @@ from os import PathLike
 
 import numpy as np
 
-from cloud_fallback.served import TimeLeft, Turns, no_limit
-from cloud_fallback.tensors import datatype
+from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
+from cloud_fallback.endpoint.served.turns import Turns
+from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime import Chain, ErrorCode, HybridgeError, load_chain
 from edge_runtime.tensor_spec import Array, TensorSpec
 from edge_runtime.tensor_type import TensorType
 
-__all__ = ["ServedChain"]
+__all__ = ["ChainModel"]
 
 _VERSION = "1"
 
 
-class ServedChain:
+class ChainModel:
     """A chain in TOML: whatever its stages do, requests give its inputs and get its outputs.
 
     Its file says what its inputs are (``inputs = { crop = "uint8[height, width, 3]" }``), since a request has to be

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
+from cloud_fallback.endpoint.repository import Repository
+from cloud_fallback.endpoint.served import ServedModel
 from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -22,10 +24,8 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ServerReadyResponse,
 )
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from cloud_fallback.repository import Repository
-from cloud_fallback.served import ServedModel
-from cloud_fallback.statuses import abort
-from cloud_fallback.tensors import datatype, decode_request, encode_response, wire_shape
+from cloud_fallback.open_inference.statuses import abort
+from cloud_fallback.open_inference.tensors import datatype, decode_request, encode_response, wire_shape
 from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError, Kind
 from edge_runtime.tensor_spec import TensorSpec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cloud_fallback.open_inference.open_inference_pb2 import ModelInferRequest
-from cloud_fallback.tensors import (
+from cloud_fallback.open_inference.tensors import (
     datatype,
     decode_request,
     decode_response,

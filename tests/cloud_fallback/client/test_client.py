@@ -25,7 +25,7 @@ from cloud_fallback.open_inference.open_inference_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
-from cloud_fallback.tensors import encode_response
+from cloud_fallback.open_inference.tensors import encode_response
 from edge_runtime import (
     Answer,
     Bundle,

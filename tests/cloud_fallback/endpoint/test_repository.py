@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from cloud_fallback import Repository
-from cloud_fallback.served import OnnxModel, TfliteModel
+from cloud_fallback.endpoint.served.onnx_model import OnnxModel
+from cloud_fallback.endpoint.served.tflite_model import TfliteModel
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Model
 from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS
 

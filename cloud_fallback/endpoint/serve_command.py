@@ -13,7 +13,7 @@ import click
 from edge_runtime.console import emit, format_option, say
 
 if TYPE_CHECKING:
-    from cloud_fallback.endpoint import Endpoint
+    from cloud_fallback.endpoint.endpoint import Endpoint
 
 __all__ = ["serve"]
 
@@ -79,8 +79,8 @@ def serve(
     under way finish, and it exits with 0.
     """
     parent = os.getppid() if exit_with_parent else None
-    from cloud_fallback.endpoint import Endpoint
-    from cloud_fallback.repository import Repository
+    from cloud_fallback.endpoint.endpoint import Endpoint
+    from cloud_fallback.endpoint.repository import Repository
 
     repository = Repository.load(models, instances=instances, num_threads=num_threads)
     endpoint = Endpoint(

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import grpc
 import numpy as np
 
-from cloud_fallback.connection import Connection
-from cloud_fallback.policy import Policy, ThresholdPolicy
-from cloud_fallback.tensors import decode_response, encode_request
+from cloud_fallback.client.connection import Connection
+from cloud_fallback.open_inference.tensors import decode_response, encode_request
+from cloud_fallback.policy.policy import Policy, ThresholdPolicy
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Query
 from edge_runtime.prediction import Reason, Source

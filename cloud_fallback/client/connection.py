@@ -10,7 +10,7 @@ import grpc
 
 from cloud_fallback.open_inference.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from cloud_fallback.statuses import from_status
+from cloud_fallback.open_inference.statuses import from_status
 from edge_runtime.errors import ErrorCode, HybridgeError
 
 __all__ = ["Connection"]

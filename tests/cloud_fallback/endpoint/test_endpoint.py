@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from cloud_fallback import Endpoint, Repository
+from cloud_fallback.endpoint.served import TimeLeft, no_limit
+from cloud_fallback.endpoint.served.onnx_model import OnnxModel
 from cloud_fallback.open_inference import SERVICE_NAME
 from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelInferRequest,
@@ -25,8 +27,7 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ServerReadyRequest,
 )
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from cloud_fallback.served import OnnxModel, TimeLeft, no_limit
-from cloud_fallback.tensors import decode_response, encode_request
+from cloud_fallback.open_inference.tensors import decode_response, encode_request
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Model, __version__
 from edge_runtime.tensor_spec import TensorSpec
 from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS

@@ -1,0 +1,1 @@
+"""Asking an endpoint from a device."""

@@ -1,0 +1,1 @@
+"""The endpoint that answers: models by name and version behind the Open Inference Protocol."""

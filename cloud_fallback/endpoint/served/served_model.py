@@ -1,0 +1,55 @@
+"""What an endpoint asks of a model: one of ours, or a program's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+from edge_runtime.tensor_spec import Array, TensorSpec
+
+__all__ = ["ServedModel", "TimeLeft", "no_limit"]
+
+# Seconds until nobody waits for the answer any more: None is for ever, zero or less is already.
+TimeLeft: TypeAlias = Callable[[], float | None]
+
+
+def no_limit() -> None:
+    """The `TimeLeft` of a caller who waits as long as it takes."""
+
+
+class ServedModel(Protocol):
+    """One model behind an endpoint: one of ours, or a program's own (see `Repository.load`).
+
+    One that has a method `close` is closed when its endpoint stops.
+
+    Attributes:
+        name: What requests call it.
+        version: Which of that name it is.
+        platform: Framework and format, as the protocol spells them: ``<project>_<format>``.
+        inputs: What a request gives; quantised tensors appear as the real values they stand for.
+        outputs: What a response holds, likewise.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def platform(self) -> str: ...  # noqa: D102
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
+
+    def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
+        """Runs the model once, from any thread.
+
+        Args:
+            inputs: An array for each input; strings as object arrays of bytes.
+            time_left: Asked while waiting for a turn, and once more when it has come.
+
+        Raises:
+            HybridgeError: ``input-*`` for what the model does not take, `cloud-deadline` when no time was left
+                before it ran, `invoke-failed` when it failed.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The rule that says whether the cloud is asked."""

@@ -1,0 +1,1 @@
+"""Choosing the confidence below which the cloud is asked."""
