@@ -1,7 +1,7 @@
 """When to ask the cloud, how to ask it, and the endpoint that answers.
 
-A chain is given a `CloudFallback`. Its `Policy` decides for each prediction, `sweep` and `choose` find the threshold
-for that on validation data, and an `Endpoint` answers, or KServe, Triton, OpenVINO Model Server or MLServer.
+A chain is given a `CloudFallback`. Its `OffloadPolicy` decides for each prediction, `sweep` and `choose` find the
+threshold for that on validation data, and an `Endpoint` answers, or KServe, Triton, OpenVINO Model Server or MLServer.
 
 Example:
     >>> fallback = CloudFallback("cloud.example:8001", model="digits-large", deadline_s=0.1)
@@ -10,7 +10,7 @@ Example:
 
 from typing import TYPE_CHECKING, Any
 
-from cloud_fallback.policy.policy import Decision, Policy, ThresholdPolicy
+from cloud_fallback.policy import Action, Cost, Decision, HourlyBudget, Link, OffloadPolicy, Policy
 from cloud_fallback.threshold.curve import choose, sweep, thin
 
 if TYPE_CHECKING:
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from cloud_fallback.endpoint.repository import Repository
 
 __all__ = [
+    "Action",
     "CloudFallback",
+    "Cost",
     "Decision",
     "Endpoint",
     "EndpointProcess",
+    "HourlyBudget",
+    "Link",
+    "OffloadPolicy",
     "Policy",
     "Repository",
-    "ThresholdPolicy",
     "choose",
     "sweep",
     "thin",

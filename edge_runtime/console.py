@@ -35,6 +35,8 @@ EXIT_CODES = {
     Kind.EXHAUSTED: 8,
     Kind.MISSING_DEPENDENCY: 9,
     Kind.CHECK_FAILED: 10,
+    Kind.UNAUTHENTICATED: 11,
+    Kind.FORBIDDEN: 12,
 }
 
 _output_format: ContextVar[str] = ContextVar("output_format", default="text")

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     UNAVAILABLE = "unavailable"
     DEADLINE = "deadline"
     EXHAUSTED = "exhausted"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
     MISSING_DEPENDENCY = "missing-dependency"
     CHECK_FAILED = "check-failed"
     INTERNAL = "internal"
@@ -57,7 +59,13 @@ class ErrorCode(StrEnum):
     CLOUD_UNAVAILABLE = "cloud-unavailable"
     CLOUD_DEADLINE = "cloud-deadline"
     CLOUD_REFUSED = "cloud-refused"
+    CLOUD_OVERLOADED = "cloud-overloaded"
+    UNAUTHENTICATED = "unauthenticated"
+    NOT_PERMITTED = "not-permitted"
+    CREDENTIALS_INVALID = "credentials-invalid"
     MESSAGE_TOO_LARGE = "message-too-large"
+    OUTBOX_FULL = "outbox-full"
+    OUTBOX_DAMAGED = "outbox-damaged"
     ADDRESS_IN_USE = "address-in-use"
     DEVICE_UNAVAILABLE = "device-unavailable"
     SOURCE_INVALID = "source-invalid"
@@ -94,7 +102,12 @@ _KINDS = {
     ErrorCode.INVOKE_FAILED: Kind.INTERNAL,
     ErrorCode.CLOUD_UNAVAILABLE: Kind.UNAVAILABLE,
     ErrorCode.CLOUD_DEADLINE: Kind.DEADLINE,
+    ErrorCode.CLOUD_OVERLOADED: Kind.EXHAUSTED,
+    ErrorCode.UNAUTHENTICATED: Kind.UNAUTHENTICATED,
+    ErrorCode.NOT_PERMITTED: Kind.FORBIDDEN,
     ErrorCode.MESSAGE_TOO_LARGE: Kind.EXHAUSTED,
+    ErrorCode.OUTBOX_FULL: Kind.EXHAUSTED,
+    ErrorCode.OUTBOX_DAMAGED: Kind.DAMAGED,
     ErrorCode.ADDRESS_IN_USE: Kind.UNAVAILABLE,
     ErrorCode.DEVICE_UNAVAILABLE: Kind.UNAVAILABLE,
     ErrorCode.CONVERSION_FAILED: Kind.CHECK_FAILED,

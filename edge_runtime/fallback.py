@@ -30,6 +30,7 @@ class Query:
         confidence: How sure that answer is, in 0..1.
         threshold: The confidence below which the bundle or chain says to ask, if it says.
         deadline: The moment by which the answer must be there, on the clock of `time.monotonic`, or None.
+        private: Whether the stage's data must not leave the device; `inputs` is then empty.
     """
 
     stage: str
@@ -38,21 +39,38 @@ class Query:
     confidence: float | None = None
     threshold: float | None = None
     deadline: float | None = None
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a query: `outputs` from elsewhere, or None to keep the device's own."""
+    """What came of a query: `outputs` from elsewhere, or None to keep the device's own.
+
+    Attributes:
+        outputs: The stage's outputs from elsewhere, or None.
+        source: Where the answer that stands came from.
+        reason: Why from there.
+        detail: The reason in a sentence, where there is more to say.
+        refused: Whether the policy refuses to stand for the device's answer, which is all there is.
+        request_id: Of a question that was deferred; its answer comes later under the same.
+    """
 
     outputs: Mapping[str, Array] | None
     source: Source
     reason: Reason
     detail: str = ""
+    refused: bool = False
+    request_id: str = ""
 
     @classmethod
-    def keep(cls, reason: Reason, detail: str = "") -> Answer:
-        """The device's own answer stands."""
-        return cls(None, Source.DEVICE, reason, detail)
+    def keep(cls, reason: Reason, detail: str = "", *, refused: bool = False) -> Answer:
+        """The device's own answer stands, or is refused."""
+        return cls(None, Source.DEVICE, reason, detail, refused)
+
+    @classmethod
+    def defer(cls, reason: Reason, request_id: str, *, refused: bool = False) -> Answer:
+        """The device's own answer stands until one comes from the outbox."""
+        return cls(None, Source.DEFERRED, reason, refused=refused, request_id=request_id)
 
 
 @runtime_checkable

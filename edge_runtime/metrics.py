@@ -52,7 +52,7 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class StageFigures:
-    """One stage: runs, failures, items, latency in milliseconds, and where its answers came from."""
+    """One stage: runs, failures, items, latency in milliseconds, answers by source and reason, and those refused."""
 
     stage: str
     runs: int
@@ -64,6 +64,8 @@ class StageFigures:
     p99_ms: float
     total_ms: float
     sources: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    refused: int = 0
     waiting: int = 0
 
 
@@ -123,14 +125,16 @@ class HasBacklog(Protocol):
 
 
 class _Stage:
-    __slots__ = ("errors", "items", "latencies", "skipped", "sources")
+    __slots__ = ("errors", "items", "latencies", "reasons", "refused", "skipped", "sources")
 
     def __init__(self) -> None:
         self.latencies = Latencies()
         self.errors = 0
         self.skipped = 0
         self.items = 0
+        self.refused = 0
         self.sources: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
 
 
 class Metrics:
@@ -162,6 +166,8 @@ class Metrics:
             for each in items or (trace,):
                 if each.confidence is not None or each.reason is not Reason.NO_FALLBACK:
                     kept.sources[each.source] += 1
+                    kept.reasons[each.reason] += 1
+                    kept.refused += each.refused
 
     def stage_skipped(self, stage: str) -> None:
         """Counts one run in which a stage was passed over."""
@@ -228,6 +234,8 @@ class Metrics:
                         *kept.latencies.percentiles(),
                         kept.latencies.total_ms,
                         dict(kept.sources),
+                        dict(kept.reasons),
+                        kept.refused,
                         sum(backlog.waiting[name] for backlog in backlogs),
                     )
                     for name, kept in self._stages.items()

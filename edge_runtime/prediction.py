@@ -27,6 +27,14 @@ class Reason(StrEnum):
     NO_THRESHOLD = "no-threshold"
     CONFIDENT = "confident"
     UNSURE = "unsure"
+    PRIVATE = "private"
+    OFFLINE = "offline"
+    NO_TIME = "no-time"
+    REQUEST_BUDGET = "request-budget"
+    BYTE_BUDGET = "byte-budget"
+    TOO_COSTLY = "too-costly"
+    CLOUD_BREAKER_OPEN = "cloud-breaker-open"
+    CLOUD_OVERLOADED = "cloud-overloaded"
     CLOUD_UNAVAILABLE = "cloud-unavailable"
     CLOUD_DEADLINE = "cloud-deadline"
     CLOUD_REFUSED = "cloud-refused"
@@ -51,6 +59,8 @@ class StageTrace:
         detail: The reason in a sentence, where there is more to say.
         label: The label of the most likely class, where the model has labels.
         tier: Which of the stage's models answered, the first being 0.
+        refused: Whether the policy refuses to stand for the answer: too unsure, and nobody else could be asked.
+        request_id: Of a deferred question; the answer that is delivered later has the same.
         skipped: Whether the stage did not run, because its condition or what it needs was not there.
         parts: Traces of what is within: the stages of a nested chain, or each of a stage's items.
     """
@@ -64,6 +74,8 @@ class StageTrace:
     detail: str = ""
     label: str | None = None
     tier: int = 0
+    refused: bool = False
+    request_id: str = ""
     skipped: bool = False
     parts: tuple[StageTrace, ...] = ()
 
@@ -80,11 +92,13 @@ class Prediction:
     Attributes:
         outputs: The chain's outputs by name: an array, or a list of arrays for what a stage made for each item. What
             a stage that was skipped would have made is not there.
-        label: The label of the most likely class, where the model has labels.
+        label: The label of the most likely class, where the model has labels and the answer is not refused.
         confidence: How sure the answer is, in 0..1, where the chain scores it.
         source: Where the answer came from.
         reason: Why from there.
         detail: The reason in a sentence, where there is more to say, such as the error of the cloud.
+        refused: Whether the policy refuses to stand for the answer of a stage: too unsure, and nobody else could be
+            asked. The outputs are there to look at, not to act on.
         stages: What each stage did and how long it took, in the chain's order.
         elapsed_ms: Wall-clock milliseconds from the call to the answer; less than the stages' times together where
             branches ran at once.
@@ -96,6 +110,7 @@ class Prediction:
     source: Source = Source.DEVICE
     reason: Reason = Reason.NO_FALLBACK
     detail: str = ""
+    refused: bool = False
     stages: tuple[StageTrace, ...] = ()
     elapsed_ms: float = 0.0
 

@@ -103,6 +103,15 @@ class _Collector:
             "stage_skipped", "Runs passed over.", own, (([c, s.stage], s.skipped) for c, s in stages)
         )
         yield counter("stage_items", "Items run for.", own, (([c, s.stage], s.items) for c, s in stages))
+        yield counter(
+            "stage_decisions",
+            "Answers of scored stages by why they came from there.",
+            ("chain", "stage", "reason"),
+            (([c, s.stage, str(why)], n) for c, s in stages for why, n in s.reasons.items()),
+        )
+        yield counter(
+            "stage_refused", "Answers refused.", own, (([c, s.stage], s.refused) for c, s in stages)
+        )
         yield gauge(
             "stage_waiting", "Frames that wait for it.", own, (([c, s.stage], s.waiting) for c, s in stages)
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from cloud_fallback.client.connection import Connection
 from cloud_fallback.open_inference.tensors import decode_response, encode_request
-from cloud_fallback.policy.policy import Policy, ThresholdPolicy
+from cloud_fallback.policy import Action, Link, OffloadPolicy, Policy
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Query
 from edge_runtime.prediction import Reason, Source
@@ -78,7 +78,7 @@ class CloudFallback:
         self.model = model
         self.model_version = model_version
         self.deadline_s = deadline_s
-        self.policy: Policy = ThresholdPolicy() if policy is None else policy
+        self.policy: Policy = OffloadPolicy() if policy is None else policy
         self._input_names = inputs
         self._output_names = {stage: cloud for cloud, stage in (outputs or {}).items()}
         self._max_message_bytes = max_message_bytes
@@ -108,7 +108,7 @@ class CloudFallback:
         if "deadline_ms" in settings:
             given["deadline_s"] = settings["deadline_ms"] / 1e3
         if "threshold" in settings:
-            given["policy"] = ThresholdPolicy(settings["threshold"])
+            given["policy"] = OffloadPolicy(settings["threshold"])
         if "max_message_mb" in settings:
             given["max_message_bytes"] = int(settings["max_message_mb"] * 2**20)
         return cls(target, **(given | options))
@@ -119,12 +119,15 @@ class CloudFallback:
         An answer counts when it has every output of the stage, of the shape that the device's own has and without
         NaN or infinity; its numbers come in the device's types, its strings as text where the device's are.
         """
-        decision = self.policy.decide(query)
-        if not decision.ask:
+        decision = self.policy.judge(query)
+        if decision.action is not Action.ASK:
             return Answer.keep(decision.reason)
         deadline = time.monotonic() + self.deadline_s
         if query.deadline is not None:
             deadline = min(deadline, query.deadline)
+        decision = self.policy.admit(query, Link(None, None, deadline - time.monotonic(), lambda: 0))
+        if decision.action is not Action.ASK:
+            return Answer.keep(decision.reason, refused=decision.action is Action.REFUSE)
         names = {stage: self._output_names.get(stage, stage) for stage in query.outputs}
         try:
             answered = self._ask(self._renamed(query.inputs), tuple(names.values()), deadline)

@@ -22,6 +22,8 @@ STATUSES: Mapping[Kind, grpc.StatusCode] = {
     Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
     Kind.EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Kind.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Kind.MISSING_DEPENDENCY: grpc.StatusCode.FAILED_PRECONDITION,
     Kind.CHECK_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Kind.INTERNAL: grpc.StatusCode.INTERNAL,
@@ -33,7 +35,9 @@ _CLIENT_CODES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.CLOUD_DEADLINE,
     grpc.StatusCode.NOT_FOUND: ErrorCode.MODEL_UNKNOWN,
     # Too many calls at once; a message over a limit has the same status and is told apart below.
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorCode.CLOUD_UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorCode.CLOUD_OVERLOADED,
+    grpc.StatusCode.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED: ErrorCode.NOT_PERMITTED,
     grpc.StatusCode.UNAVAILABLE: ErrorCode.CLOUD_UNAVAILABLE,
 }
 # A header larger than 8 KB is refused by most peers, and an error that does not arrive is none.
@@ -54,8 +58,8 @@ def from_status(error: Any, target: str) -> HybridgeError:
         target: Whom it called, for the message.
 
     Returns:
-        An error with the code `cloud-unavailable`, `cloud-deadline`, `message-too-large`, `model-unknown`, or
-        `cloud-refused` for every other reason.
+        An error with the code `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `message-too-large`,
+        `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other reason.
     """
     status: grpc.StatusCode = error.code()
     details = error.details() or ""

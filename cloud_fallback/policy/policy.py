@@ -1,67 +1,68 @@
-"""The rule that says whether the device's answer is kept or the cloud is asked."""
+"""The rule that says keep, ask, defer or refuse, and what it is asked about."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Query
 from edge_runtime.prediction import Reason
 
-__all__ = ["Decision", "Policy", "ThresholdPolicy"]
+__all__ = ["Action", "Decision", "Link", "Policy"]
+
+
+class Action(StrEnum):
+    """What to do about one answer of the device.
+
+    `KEEP` it; `ASK` the cloud now; `DEFER`: keep it for now, and ask when there is a way; `REFUSE` to stand for it.
+    """
+
+    KEEP = "keep"
+    ASK = "ask"
+    DEFER = "defer"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to ask, and why or why not."""
+    """What to do, and why."""
 
-    ask: bool
+    action: Action
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a client knows of the way to the cloud.
+
+    Attributes:
+        obstacle: Why nothing can be sent now, such as `Reason.OFFLINE` or `Reason.CLOUD_BREAKER_OPEN`, or None.
+        expected_s: Seconds that an answer is expected to take, or None when nothing is known yet.
+        time_left_s: Seconds that it may take.
+        request_bytes: Gives the size of the request; called only when it matters, since a request has to be made
+            to be measured.
+    """
+
+    obstacle: Reason | None
+    expected_s: float | None
+    time_left_s: float
+    request_bytes: Callable[[], int]
 
 
 @runtime_checkable
 class Policy(Protocol):
     """Decides for one query at a time, from any thread, in microseconds: it runs for every prediction."""
 
-    def decide(self, query: Query) -> Decision:
-        """Keeps the device's answer or asks the cloud."""
+    def judge(self, query: Query) -> Decision:
+        """Whether the device's answer will do: `KEEP`, or `ASK` for one that should be asked about if it can be."""
         ...
 
+    def admit(self, query: Query, link: Link) -> Decision:
+        """Whether an unsure answer may be asked about now, when no answer is at hand; `ASK` counts against budgets."""
+        ...
 
-@dataclass(frozen=True)
-class ThresholdPolicy:
-    """Asks when the device's confidence is below a threshold.
-
-    The rule of selective prediction (Chow, "On optimum recognition error and reject tradeoff", IEEE Transactions on
-    Information Theory 16, 1970), with a larger model in the place of a rejection. A confidence that is missing or no
-    number is not sure of anything, and asks.
-
-    Args:
-        threshold: In 0..1, in place of the one that the bundle or chain names. With no threshold from anywhere, the
-            device's answer is kept.
-
-    Raises:
-        HybridgeError: `confidence-invalid` for a threshold outside 0..1.
-    """
-
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise HybridgeError(
-                ErrorCode.CONFIDENCE_INVALID,
-                "threshold of the fallback",
-                received=str(self.threshold),
-                expected="a number in 0..1",
-            )
-
-    def decide(self, query: Query) -> Decision:
-        """Compares the query's confidence with the threshold; see `Policy`."""
-        threshold = query.threshold if self.threshold is None else self.threshold
-        if threshold is None:
-            return Decision(False, Reason.NO_THRESHOLD)
-        if query.confidence is None or math.isnan(query.confidence) or query.confidence < threshold:
-            return Decision(True, Reason.UNSURE)
-        return Decision(False, Reason.CONFIDENT)
+    def give_up(self, query: Query, reason: Reason) -> Decision:
+        """What to do about an unsure answer when asking was impossible or in vain; never `ASK`."""
+        ...

@@ -145,7 +145,7 @@ class Chain:
                     specs.setdefault(str(tensor), spec)
         return specs
 
-    def run(self, inputs: Inputs, *, deadline_s: float | None = None) -> Prediction:
+    def run(self, inputs: Inputs, *, deadline_s: float | None = None, private: bool = False) -> Prediction:
         """Runs every stage once.
 
         A deadline is divided: a fallback, and a further tier of models, may take as long as still leaves those stages
@@ -155,6 +155,7 @@ class Chain:
         Args:
             inputs: A value for each name in `inputs`, or one array for a chain with one input.
             deadline_s: Seconds from now by which the answer should be there, in place of the chain's own.
+            private: Whether nothing of this run may leave the device, whatever its stages say.
 
         Returns:
             The outputs, with label, confidence, source and reason of the last stage that is scored: the one that
@@ -165,7 +166,7 @@ class Chain:
                 what is late.
         """
         try:
-            run = self.begin(inputs, deadline_s=deadline_s)
+            run = self.begin(inputs, deadline_s=deadline_s, private=private)
             if self.pace.is_any_pair_worth_threads(self.graph.independent):
                 self._run_branches(run)
             else:
@@ -176,11 +177,13 @@ class Chain:
             self.metrics.chain_failed(error)
             raise
 
-    async def run_async(self, inputs: Inputs, *, deadline_s: float | None = None) -> Prediction:
+    async def run_async(
+        self, inputs: Inputs, *, deadline_s: float | None = None, private: bool = False
+    ) -> Prediction:
         """`run` for asyncio: the chain runs in a thread, and the event loop goes on."""
         import asyncio  # a chain that nobody awaits does not pay for it
 
-        return await asyncio.to_thread(self.run, inputs, deadline_s=deadline_s)
+        return await asyncio.to_thread(self.run, inputs, deadline_s=deadline_s, private=private)
 
     def stream(
         self,
@@ -227,10 +230,11 @@ class Chain:
         finally:
             await asyncio.to_thread(stream.close)
 
-    def begin(self, inputs: Inputs, *, deadline_s: float | None = None) -> Run:
+    def begin(self, inputs: Inputs, *, deadline_s: float | None = None, private: bool = False) -> Run:
         """A run whose stages the caller takes himself, as streams do."""
         seconds = self.deadline_s if deadline_s is None else deadline_s
-        return Run(self, self._named(inputs), None if seconds is None else time.monotonic() + seconds)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        return Run(self, self._named(inputs), deadline, private=private)
 
     def model_slots(self) -> dict[str, TierSlot]:
         """Where models can be swapped: by the stage's name, ``outer/inner`` within a nested chain.

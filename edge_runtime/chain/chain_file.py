@@ -86,8 +86,8 @@ class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One stage: exactly one of `model`, `tiers`, `operator`, `chain` and `join`.
 
     Paths, also that of the text file with a label a line and of settings whose names end in ``_file``, are relative to
-    the chain's file. `states` is for a model that streams: the output that each state input takes its next value
-    from.
+    the chain's file. `private` is as `Stage` has it. `states` is for a model that streams: the output that each state
+    input takes its next value from.
     """
 
     name: str
@@ -102,6 +102,7 @@ class StageEntry(Struct, frozen=True, forbid_unknown_fields=True):
     foreach: str | tuple[str, ...] = ()
     batch_size: Count = 8
     when: str | None = None
+    private: bool | None = None
     report: dict[str, str] = {}
     num_threads: Count = 1
     instances: Count = 1
@@ -296,6 +297,7 @@ class _Loading:
             "foreach": entry.foreach,
             "when": entry.when,
             "report": entry.report,
+            "private": entry.private,
             "batch_size": entry.batch_size,
             "line": where.header or None,
         }

@@ -54,6 +54,11 @@ class ChainStep:
         """Whether a stage within carries a state."""
         return any(stage.step.stateful for stage in self.chain.stages)
 
+    @property
+    def private(self) -> frozenset[str]:
+        """Inputs and outputs of the chain that its stages say must not leave."""
+        return self.chain.graph.private.intersection([*self.takes, *self.gives])
+
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
         """Follows the types through the stages of the chain."""
         graph = self.chain.graph
@@ -77,7 +82,7 @@ class ChainStep:
         """Runs the chain once."""
         start = time.perf_counter()
         left = None if call.deadline is None else max(call.deadline - time.monotonic(), 0.0)
-        inner = self.chain.run(inputs, deadline_s=left)
+        inner = self.chain.run(inputs, deadline_s=left, private=call.private)
         own = StageTrace(
             call.stage,
             milliseconds_since(start),
@@ -87,6 +92,7 @@ class ChainStep:
             inner.reason,
             inner.detail,
             label=inner.label,
+            refused=inner.refused,
             parts=tuple(replace(trace, stage=f"{call.stage}/{trace.stage}") for trace in inner.stages),
         )
         outputs = inner.outputs
@@ -98,12 +104,15 @@ class ChainStep:
             own = replace(
                 own,
                 # The chain's own label and confidence are none of an answer that came from elsewhere.
-                label=own.label if answer.outputs is None else None,
+                label=own.label if answer.outputs is None and not answer.refused else None,
                 confidence=own.confidence if answer.outputs is None else None,
                 fallback_ms=milliseconds_since(start),
                 source=answer.source,
                 reason=answer.reason,
                 detail=answer.detail,
+                # An answer from elsewhere stands whatever a stage within was refused.
+                refused=answer.refused or (own.refused and answer.outputs is None),
+                request_id=answer.request_id,
             )
         return StepResult(outputs, own)
 

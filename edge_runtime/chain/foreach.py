@@ -70,6 +70,11 @@ class Foreach:
         """Whether the step carries a state."""
         return self.step.stateful
 
+    @property
+    def private(self) -> frozenset[str]:
+        """What must not leave, as the step has it."""
+        return self.step.private
+
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
         """Holds the type of an item against what the step takes."""
         lifted = [self._is_lifted(name, kind.item()) for name, kind in given.items() if name in self.over]
@@ -244,5 +249,6 @@ def _trace(stage: str, items: list[StageTrace]) -> StageTrace:
         # Asked side by side, as far as they were.
         fallback_ms=max(part.fallback_ms for part in parts),
         label=least.label if len(parts) == 1 else None,
+        refused=any(part.refused for part in parts),
         parts=parts,
     )

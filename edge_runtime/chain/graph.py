@@ -24,6 +24,8 @@ class Graph:
         outputs: Tensors that the caller gets.
         types: What is known of each tensor.
         independent: Pairs of stages that could run at the same time.
+        private: Tensors that must not leave the device.
+        private_stages: Indices of the stages that take one of them.
     """
 
     stages: tuple[Stage, ...]
@@ -32,6 +34,8 @@ class Graph:
     outputs: tuple[str, ...]
     types: dict[str, TensorType]
     independent: tuple[tuple[int, int], ...]
+    private: frozenset[str]
+    private_stages: frozenset[int]
 
     @classmethod
     def of(cls, stages: Sequence[Stage], inputs: Mapping[str, TensorType], outputs: Sequence[str]) -> Graph:
@@ -43,6 +47,7 @@ class Graph:
         given = tuple(inputs) or tuple(tensor for tensor in taken if tensor not in made)
         left = tuple(tensor for stage in ordered for tensor in stage.outputs.values() if tensor not in taken)
         types, _ = _types(ordered, _declared(inputs))
+        private = _private(ordered)
         return cls(
             tuple(ordered),
             tuple(frozenset(each) for each in needs),
@@ -50,6 +55,10 @@ class Graph:
             tuple(outputs) or left,
             types,
             _independent(needs),
+            private,
+            frozenset(
+                index for index, stage in enumerate(ordered) if private.intersection(stage.inputs.values())
+            ),
         )
 
     def infer(self, given: Mapping[str, TensorType]) -> tuple[dict[str, TensorType], list[str]]:
@@ -175,6 +184,26 @@ def _independent(needs: Sequence[set[int]]) -> tuple[tuple[int, int], ...]:
     return tuple(
         (index, later) for later in range(len(needs)) for index in range(later) if index not in before[later]
     )
+
+
+def _private(stages: Sequence[Stage]) -> frozenset[str]:
+    """Tensors that must not leave: of private stages, and what is made from them by stages that do not say otherwise.
+
+    What a private stage takes is private for every other stage too, and so may be what those make of it.
+    """
+    private: set[str] = set()
+    for stage in stages:
+        if stage.private:
+            private.update(stage.inputs.values(), stage.makes)
+        for tensors in (stage.inputs, stage.outputs):
+            private.update(tensors[name] for name in stage.step.private.intersection(tensors))
+    known = -1
+    while len(private) != known:
+        known = len(private)
+        for stage in stages:
+            if stage.private is None and private.intersection(stage.inputs.values()):
+                private.update(stage.makes)
+    return frozenset(private)
 
 
 def _types(

@@ -18,6 +18,7 @@ class JoinStep:
     input_specs: tuple[TensorSpec, ...] = ()
     instances: int | None = None
     stateful: bool = False
+    private: frozenset[str] = frozenset()
 
     def __init__(self, inputs: Sequence[str]):
         self.takes = dict.fromkeys(inputs, ANYTHING)

@@ -62,6 +62,8 @@ class ModelStep:
         HybridgeError: `chain-invalid` for tiers that cannot stand in for each other, or that have nothing to decide by.
     """
 
+    private: frozenset[str] = frozenset()
+
     def __init__(self, tiers: Sequence[Tier], fallback: Fallback | None = None):
         _check_tiers(tiers)
         self.slots = [TierSlot(tier) for tier in tiers]
@@ -221,9 +223,9 @@ class ModelStep:
     ) -> StepResult:
         tier = self.slots[standing.tier].tier
         outputs, confidence = standing.answer.outputs, standing.answer.confidence
-        source, reason, detail = Source.DEVICE, standing.reason, standing.detail
+        source, reason, detail, refused = Source.DEVICE, standing.reason, standing.detail, False
         if answer is not None:
-            source, reason = answer.source, answer.reason
+            source, reason, refused = answer.source, answer.reason, answer.refused
             detail = answer.detail or standing.detail
             if answer.outputs is not None:
                 outputs, confidence = answer.outputs, tier.score(answer.outputs)
@@ -235,8 +237,10 @@ class ModelStep:
             source,
             reason,
             detail,
-            label=tier.label(outputs),
+            label=None if refused else tier.label(outputs),
             tier=standing.tier,
+            refused=refused,
+            request_id=answer.request_id if answer is not None else "",
         )
         return StepResult(outputs, trace)
 

@@ -25,6 +25,7 @@ class OperatorStep:
     input_specs: tuple[TensorSpec, ...] = ()
     instances: int | None = None
     stateful: bool = False
+    private: frozenset[str] = frozenset()
 
     def __init__(self, operator: str, params: Mapping[str, Any]):
         self.operator = find_operator(operator)

@@ -27,14 +27,18 @@ class Run:
         chain: The chain.
         inputs: A value for each of its inputs.
         deadline: The moment on `time.monotonic` by which the run should be done, or None.
+        private: Whether nothing of the run may leave the device.
     """
 
-    def __init__(self, chain: Chain, inputs: Mapping[str, Value], deadline: float | None):
+    def __init__(
+        self, chain: Chain, inputs: Mapping[str, Value], deadline: float | None, *, private: bool = False
+    ):
         self._chain = chain
         self._tensors: dict[str, Value] = dict(inputs)
         self._traces: list[StageTrace | None] = [None] * len(chain.stages)
         self._deadline = deadline
         self._deadlines = None if deadline is None else chain.pace.deadlines(deadline)
+        self._private = private
         self._start = time.perf_counter()
 
     def step(self, index: int) -> None:
@@ -55,7 +59,11 @@ class Run:
         self._drop_if_late(stage)
         start = time.perf_counter()
         try:
-            result = stage.run(inputs, self._deadlines[index] if self._deadlines else None)
+            result = stage.run(
+                inputs,
+                self._deadlines[index] if self._deadlines else None,
+                private=self._private or index in self._chain.graph.private_stages,
+            )
         except HybridgeError:
             self._chain.metrics.stage_failed(stage.name)
             raise
@@ -85,17 +93,19 @@ class Run:
         confidence = deciding[-1].confidence if deciding else None
         if self._chain.confidence in self._tensors:
             confidence = _least(self._chain.confidence, self._tensors[self._chain.confidence])
+        refused = any(trace.refused for trace in deciding)
         if not deciding:
             prediction = Prediction(outputs, confidence=confidence, stages=traces, elapsed_ms=elapsed_ms)
         else:
             last = deciding[-1]
             prediction = Prediction(
                 outputs,
-                last.label,
+                None if refused else last.label,
                 confidence,
                 last.source,
                 last.reason,
                 last.detail,
+                refused,
                 stages=traces,
                 elapsed_ms=elapsed_ms,
             )

@@ -42,6 +42,8 @@ class Stage:
         report: The chain's tensor for what the stage says of its answer: `confidence`, `label`, `source`, `reason`; one
             value, or one for each item.
         batch_size: Items that one invocation of a model may have.
+        private: True when what it takes and makes must not leave the device; False when what it makes may, whatever
+            it is made from; None when what it makes is as private as what it takes.
         line: Where it stands in the chain's file, if it is from one.
     """
 
@@ -52,6 +54,7 @@ class Stage:
     when: Condition | None = None
     report: Mapping[str, str] | None = None
     batch_size: int = 8
+    private: bool | None = None
     line: int | None = None
 
     @classmethod
@@ -77,7 +80,7 @@ class Stage:
             confidence: How to score the outputs, in place of what the bundle says.
             labels: Names of the classes, in place of the bundle's.
             fallback: Whom to ask when the model is unsure.
-            **options: `foreach`, `when`, `report`, `batch_size`; see `from_step`.
+            **options: `foreach`, `when`, `report`, `batch_size`, `private`; see `from_step`.
 
         Raises:
             HybridgeError: `confidence-invalid`; `chain-invalid` for a fallback without a score to decide by, or
@@ -144,7 +147,7 @@ class Stage:
             outputs: The outer chain's tensor for each output that is named differently there.
             fallback: Whom to ask when the chain's answer is unsure; it has the chain's outputs.
             threshold: The confidence below which that is.
-            **options: `foreach`, `when`, `report`; see `from_step`.
+            **options: `foreach`, `when`, `report`, `private`; see `from_step`.
         """
         step = ChainStep(chain, fallback, threshold)
         return cls.from_step(name, step, inputs=inputs, outputs=outputs, **options)
@@ -166,6 +169,7 @@ class Stage:
         when: str | None = None,
         report: Mapping[str, str] | None = None,
         batch_size: int = 8,
+        private: bool | None = None,
         line: int | None = None,
     ) -> Stage:
         """A stage of anything that is a `Step`.
@@ -179,6 +183,7 @@ class Stage:
             when: The condition under which it runs; see `edge_runtime.chain.condition`.
             report: Tensors to put the answer's `confidence`, `label`, `source` or `reason` into.
             batch_size: Items that one invocation of a model may have.
+            private: Whether what it takes and makes must not leave the device; see `Stage`.
             line: Where it stands in the chain's file.
 
         Raises:
@@ -196,6 +201,7 @@ class Stage:
             Condition(when) if when else None,
             _wiring(name, "report", REPORTED, report, all_of_them=False) or None,
             batch_size,
+            private,
             line,
         )
 
@@ -225,14 +231,17 @@ class Stage:
         """What to call it in an error: its name, and its line where it has one."""
         return f"stage '{self.name}'" + (f" (line {self.line})" if self.line else "")
 
-    def run(self, inputs: Mapping[str, Value], deadline: float | None = None) -> StepResult:
+    def run(
+        self, inputs: Mapping[str, Value], deadline: float | None = None, *, private: bool = False
+    ) -> StepResult:
         """Runs the step on inputs under its own names, and asks the fallback when there is one.
 
         Args:
             inputs: A value for each of the step's inputs.
             deadline: The moment on `time.monotonic` by which it should be done.
+            private: Whether the inputs must not leave the device.
         """
-        return self.step.run(Call(self.name, deadline, self.batch_size), inputs)
+        return self.step.run(Call(self.name, deadline, self.batch_size, private), inputs)
 
 
 def _wiring(

@@ -34,11 +34,13 @@ class Call:
         stage: The stage's name.
         deadline: The moment on `time.monotonic` by which the stage should be done, or None.
         batch_size: Items that one invocation of a model may have.
+        private: Whether the stage's data must not leave the device.
     """
 
     stage: str
     deadline: float | None = None
     batch_size: int = 8
+    private: bool = False
 
     def is_late(self, needed_s: float = 0.0) -> bool:
         """Whether something that takes so many seconds would end after the deadline."""
@@ -105,6 +107,11 @@ class Step(Protocol):
         """Whether it carries a state from run to run, so that their order counts."""
         ...
 
+    @property
+    def private(self) -> frozenset[str]:
+        """Names of inputs and outputs that must not leave the device, because a stage within says so."""
+        ...
+
     def infer(self, given: Mapping[str, TensorType]) -> Inference:
         """What the outputs are for inputs of these types, and why these cannot be."""
         ...
@@ -137,9 +144,18 @@ class Unsure:
 
 
 def resolve(fallback: Fallback, call: Call, unsure: Unsure) -> Answer:
-    """Asks a fallback; whatever is wrong with it, the device's own answer is kept."""
+    """Asks a fallback; whatever is wrong with it, the device's own answer is kept.
+
+    It decides about private data too, so that its policy may refuse an answer, but it is not given them.
+    """
     query = Query(
-        call.stage, unsure.inputs, unsure.outputs, unsure.confidence, unsure.threshold, call.deadline
+        call.stage,
+        {} if call.private else unsure.inputs,
+        unsure.outputs,
+        unsure.confidence,
+        unsure.threshold,
+        call.deadline,
+        call.private,
     )
     try:
         answer = fallback.resolve(query)
@@ -147,6 +163,8 @@ def resolve(fallback: Fallback, call: Call, unsure: Unsure) -> Answer:
         # The device has an answer, and an answer is what it is there for.
         logging.getLogger(__name__).warning("fallback of stage '%s' failed", call.stage, exc_info=True)
         return Answer.keep(Reason.FALLBACK_FAILED, f"{type(error).__name__}: {error}")
+    if answer.outputs is not None and call.private:
+        return Answer.keep(Reason.FALLBACK_FAILED, "an answer from elsewhere to private data")
     if answer.outputs is not None and answer.outputs.keys() != query.outputs.keys():
         return Answer.keep(
             Reason.CLOUD_REFUSED,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_fallback import ThresholdPolicy, choose, sweep, thin
+from cloud_fallback import Action, OffloadPolicy, choose, sweep, thin
 from edge_runtime import ErrorCode, HybridgeError, Query
 from edge_runtime.manifest import Confidence, CurvePoint
 
@@ -26,8 +26,9 @@ def test_every_point_is_what_the_policy_does_at_its_threshold(seed: int, levels:
     confidence[:3] = math.nan
     curve = sweep(confidence, device, cloud)
     for point in curve:
-        policy = ThresholdPolicy(point.threshold)
-        asks = np.array([policy.decide(Query("s", {}, {}, value)).ask for value in confidence.tolist()])
+        policy = OffloadPolicy(point.threshold)
+        decisions = [policy.judge(Query("s", {}, {}, value)) for value in confidence.tolist()]
+        asks = np.array([decision.action is Action.ASK for decision in decisions])
         assert point.offloaded == asks.mean()
         assert point.accuracy == pytest.approx(np.where(asks, cloud, device).mean(), abs=1e-12)
     thresholds = [point.threshold for point in curve]
