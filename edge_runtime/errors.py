@@ -129,6 +129,7 @@ class HybridgeError(Exception):
         received: What was found or given.
         expected: What would have been right.
         fix: What to do about it, as an imperative sentence without its full stop.
+        retry_after_s: Seconds after which trying again makes sense, where that is known.
 
     Example:
         >>> raise HybridgeError(ErrorCode.INPUT_DTYPE, "input 'image'", received="float64",
@@ -137,12 +138,22 @@ class HybridgeError(Exception):
         edge_runtime.errors.HybridgeError: input 'image': received float64, expected float32; cast it with ...
     """
 
-    def __init__(self, code: ErrorCode, what: str, *, received: str = "", expected: str = "", fix: str = ""):
+    def __init__(
+        self,
+        code: ErrorCode,
+        what: str,
+        *,
+        received: str = "",
+        expected: str = "",
+        fix: str = "",
+        retry_after_s: float | None = None,
+    ):
         self.code = code
         self.what = what
         self.received = received
         self.expected = expected
         self.fix = fix
+        self.retry_after_s = retry_after_s
         super().__init__(self.message)
 
     @property
@@ -158,11 +169,18 @@ class HybridgeError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling, and errors cross process borders.
-        return (_rebuild, (self.code, self.what, self.received, self.expected, self.fix))
+        return (
+            _rebuild,
+            (self.code, self.what, self.received, self.expected, self.fix, self.retry_after_s),
+        )
 
 
-def _rebuild(code: ErrorCode, what: str, received: str, expected: str, fix: str) -> HybridgeError:
-    return HybridgeError(code, what, received=received, expected=expected, fix=fix)
+def _rebuild(
+    code: ErrorCode, what: str, received: str, expected: str, fix: str, retry_after_s: float | None
+) -> HybridgeError:
+    return HybridgeError(
+        code, what, received=received, expected=expected, fix=fix, retry_after_s=retry_after_s
+    )
 
 
 def missing_extra(extra: str, module: str) -> HybridgeError:

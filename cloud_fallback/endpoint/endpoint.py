@@ -14,6 +14,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from cloud_fallback.endpoint.data_plane import DataPlane
 from cloud_fallback.endpoint.repository import Repository
 from cloud_fallback.endpoint.servicer import InferenceServicer
 from cloud_fallback.open_inference import SERVICE_NAME, open_inference_pb2
@@ -80,11 +81,8 @@ class Endpoint:
             ],
             maximum_concurrent_rpcs=max_workers + max_waiting,
         )
-        servicer = InferenceServicer(
-            self.repository,
-            max_message_bytes=max_message_bytes,
-            is_ready=lambda: not self._stopping.is_set(),
-        )
+        self.data_plane = DataPlane(self.repository, is_accepting=lambda: not self._stopping.is_set())
+        servicer = InferenceServicer(self.data_plane, max_message_bytes=max_message_bytes)
         add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(self._server)

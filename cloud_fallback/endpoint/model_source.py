@@ -1,87 +1,220 @@
-"""What an argument of an endpoint stands for: a file, a folder of files, a chain, or a function that makes a model."""
+"""What an argument of an endpoint stands for: a file, folders of files, a chain, or a function that makes a model."""
 
 from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from cloud_fallback.endpoint.model_settings import ModelSettings
 from cloud_fallback.endpoint.served.onnx_model import OnnxModel
 from cloud_fallback.endpoint.served.served_model import ServedModel
 from cloud_fallback.endpoint.served.tflite_model import TfliteModel
 from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.files import read_file
 
-__all__ = ["FORMATS", "find_models"]
-
-# By file suffix. Each is called with a path and the keywords name, instances and num_threads.
-FORMATS: Mapping[str, Callable[..., ServedModel]] = {
-    ".edge": TfliteModel,
-    ".tflite": TfliteModel,
-    ".onnx": OnnxModel,
-}
+__all__ = ["FORMATS", "ModelSource", "find_models"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _ATTRIBUTES = ("name", "version", "platform", "inputs", "outputs", "infer")
+_SAVED_MODEL = "saved_model.pb"
+# What a model's folder in a repository may hold beside its versions.
+_SETTINGS = "model.toml"
 
 
-def find_models(source: str) -> list[tuple[str | None, Callable[..., ServedModel]]]:
-    """What makes the models that one argument stands for, each with the name that it is given there."""
-    name, separator, path = source.partition("=")
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """One model that can be loaded, in one version.
+
+    Attributes:
+        make: Loads it; takes `name`, `instances`, `num_threads` and `batching`.
+        path: The file or folder it is in, or None for a function.
+        name: What requests call it, where that is given rather than the model's own.
+        version: Its version, likewise.
+        settings: Of the model's folder.
+    """
+
+    make: Callable[..., ServedModel]
+    path: Path | None
+    name: str | None = None
+    version: str | None = None
+    settings: ModelSettings = field(default_factory=ModelSettings)
+
+    @property
+    def title(self) -> str:
+        """What to call it before it is loaded."""
+        return self.name or (self.path.stem if self.path is not None else "model")
+
+    def state(self) -> object:
+        """What changes when the file does; None for what cannot change, or is not there."""
+        if self.path is None:
+            return None
+        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
+        try:
+            stats = [file.stat() for file in files]
+        except OSError:
+            return None
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def find_models(argument: str) -> list[ModelSource]:
+    """The models that one argument stands for.
+
+    A path may be a file, a SavedModel, a folder of such, or a repository: a folder with a folder for each model, which
+    has a folder for each version with one file, and may have a `model.toml` (see `ModelSettings`).
+
+    Raises:
+        HybridgeError: `usage` for a file of another kind, `file-not-found` for a folder without models,
+            `data-invalid` for settings that cannot be.
+    """
+    name, separator, path = argument.partition("=")
     # A path may have an equals sign of its own.
-    given = name if separator and not Path(source).exists() else None
-    target = path if given is not None else source
-    if given != "" and _FUNCTION.fullmatch(target) and not Path(target).exists():
-        return [(given, partial(_made, target))]
-    if given != "" and Path(target).suffix == ".toml":
-        return [(given, partial(_chain, target))]
-    return [(name, partial(FORMATS[file.suffix], file)) for name, file in _files(source, given, Path(target))]
+    given = name if separator and not Path(argument).exists() else None
+    target = path if given is not None else argument
+    if given == "":
+        raise _unknown(argument)
+    if _FUNCTION.fullmatch(target) and not Path(target).exists():
+        return [ModelSource(partial(_made, target), None, given)]
+    folder = Path(target)
+    if folder.is_dir() and not _is_model(folder):
+        if given is not None:
+            raise _unknown(argument)
+        return _in_folder(folder)
+    make = _maker(folder)
+    if make is None:
+        raise _unknown(argument)
+    return [ModelSource(make, folder, given)]
 
 
-def _chain(path: str, **options: Any) -> ServedModel:
+def _in_folder(folder: Path) -> list[ModelSource]:
+    found = [
+        ModelSource(make, file)
+        for file in sorted(folder.iterdir())
+        if _is_model(file) and (make := _maker(file)) is not None
+    ]
+    for model in sorted(each for each in folder.iterdir() if each.is_dir() and not _is_model(each)):
+        found += _versions(model)
+    if not found:
+        raise HybridgeError(
+            ErrorCode.FILE_NOT_FOUND,
+            f"folder '{folder}'",
+            received="no model in it",
+            expected="models, SavedModels, or folders name/version/ with one each",
+        )
+    return found
+
+
+def _versions(folder: Path) -> list[ModelSource]:
+    """The versions in a model's folder that its settings choose."""
+    settings = _read_settings(folder / _SETTINGS) if (folder / _SETTINGS).exists() else ModelSettings()
+    found = {}
+    for version in sorted(each for each in folder.iterdir() if each.is_dir()):
+        if _is_model(version):
+            found[version.name] = version
+            continue
+        files = [file for file in sorted(version.iterdir()) if _is_model(file)]
+        if len(files) > 1:
+            raise HybridgeError(
+                ErrorCode.USAGE,
+                f"version folder '{version}'",
+                received=f"{len(files)} models: {', '.join(file.name for file in files)}",
+                expected="one",
+            )
+        if files:
+            found[version.name] = files[0]
+    return [
+        ModelSource(_maker(found[version]) or OnnxModel, found[version], folder.name, version, settings)
+        for version in settings.choose(list(found))
+    ]
+
+
+def _is_model(path: Path) -> bool:
+    if path.is_dir():
+        return (path / _SAVED_MODEL).is_file()
+    return path.suffix in FORMATS and path.suffix != ".toml" and path.is_file()
+
+
+def _maker(path: Path) -> Callable[..., ServedModel] | None:
+    kind = _saved_model if (path / _SAVED_MODEL).is_file() else FORMATS.get(path.suffix)
+    return None if kind is None else partial(kind, path)
+
+
+def _read_settings(path: Path) -> ModelSettings:
+    try:
+        return msgspec.convert(tomllib.loads(read_file(path).decode()), ModelSettings)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise HybridgeError(
+            ErrorCode.DATA_INVALID,
+            f"settings '{path}'",
+            received=str(error),
+            expected=f"TOML with keys among {', '.join(ModelSettings.__struct_fields__)}",
+        ) from error
+
+
+def _chain(path: Path, **options: Any) -> ServedModel:
     # What runs chains is loaded with the first one.
     from cloud_fallback.endpoint.served.chain_model import ChainModel
 
     return ChainModel(path, **options)
 
 
-def _files(source: str, given: str | None, target: Path) -> list[tuple[str | None, Path]]:
-    if target.is_dir() and given is None:
-        found = sorted(file for file in target.iterdir() if file.suffix in FORMATS and file.is_file())
-        if not found:
-            raise HybridgeError(
-                ErrorCode.FILE_NOT_FOUND,
-                f"folder '{target}'",
-                received="no model in it",
-                expected=f"files that end in {' or '.join(FORMATS)}",
-            )
-        return [(None, file) for file in found]
-    if target.suffix not in FORMATS or given == "":
-        raise HybridgeError(
-            ErrorCode.USAGE,
-            "model to serve",
-            received=f"'{source}'",
-            expected=f"[name=]path of a file that ends in {' or '.join(FORMATS)}, a folder of some, or "
-            "[name=]module:function",
-        )
-    return [(given, target)]
+def _keras(path: Path, **options: Any) -> ServedModel:
+    # TensorFlow takes seconds to import, and other models do without.
+    from cloud_fallback.endpoint.served.tensorflow_model import TensorflowModel
+
+    return TensorflowModel.from_keras(path, **options)
 
 
-def _made(source: str, **options: Any) -> ServedModel:
-    """What a function makes of the endpoint's settings."""
+def _saved_model(path: Path, **options: Any) -> ServedModel:
+    from cloud_fallback.endpoint.served.tensorflow_model import TensorflowModel
+
+    return TensorflowModel.from_saved_model(path, **options)
+
+
+# By file suffix. Each is called with a path and the keywords name, version, instances, num_threads and batching.
+FORMATS: Mapping[str, Callable[..., ServedModel]] = {
+    ".edge": TfliteModel,
+    ".tflite": TfliteModel,
+    ".onnx": OnnxModel,
+    ".keras": _keras,
+    ".h5": _keras,
+    ".toml": _chain,
+}
+
+
+def _made(
+    source: str, *, name: str | None, instances: int, num_threads: int, **_batching: Any
+) -> ServedModel:
+    """What a function makes of the endpoint's settings; how it queues requests is its own."""
     module, _, function = source.partition(":")
     try:
-        model: ServedModel = getattr(importlib.import_module(module), function)(**options)
+        make = getattr(importlib.import_module(module), function)
+        model: ServedModel = make(name=name, instances=instances, num_threads=num_threads)
     except HybridgeError:
         raise
     except Exception as error:
         # Importing a module runs it, and that and the function may raise anything.
         raise _no_model(source, f"{type(error).__name__}: {error}") from error
-    if lacking := [name for name in _ATTRIBUTES if not hasattr(model, name)]:
+    if lacking := [each for each in _ATTRIBUTES if not hasattr(model, each)]:
         raise _no_model(source, f"a {type(model).__name__} without {', '.join(lacking)}")
     return model
+
+
+def _unknown(argument: str) -> HybridgeError:
+    return HybridgeError(
+        ErrorCode.USAGE,
+        "model to serve",
+        received=f"'{argument}'",
+        expected=f"[name=]path of a SavedModel or of a file that ends in {' or '.join(FORMATS)}, a folder of some, "
+        "or [name=]module:function",
+    )
 
 
 def _no_model(source: str, received: str) -> HybridgeError:

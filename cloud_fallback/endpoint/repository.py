@@ -1,21 +1,82 @@
-"""The models of an endpoint, by name and version."""
+"""The models of an endpoint, by name and version: loaded, replaced and unloaded while requests go on."""
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from os import PathLike, fspath
 
-from cloud_fallback.endpoint.model_source import find_models
+from cloud_fallback.endpoint.model_settings import newest_first
+from cloud_fallback.endpoint.model_source import ModelSource, find_models
+from cloud_fallback.endpoint.served.model_queue import Batching
 from cloud_fallback.endpoint.served.served_model import ServedModel
+from cloud_fallback.endpoint.traffic_split import TrafficSplit
+from cloud_fallback.endpoint.warm_up import warm_up
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-__all__ = ["Repository"]
+__all__ = ["ModelState", "Repository", "State"]
+
+_log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Whether a model answers, as the repository extension spells it."""
+
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A model that a repository knows of, loaded or not, and why not."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return self.state is State.READY
+
+
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    """A model in use: it is closed when it was replaced and the last request under way has been answered."""
+
+    model: ServedModel
+    source: ModelSource | None = None
+    file_state: object = None
+    users: int = 0
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """What answers for one name: versions, newest first, and how requests without one are shared."""
+
+    versions: Mapping[str, _Loaded]
+    split: TrafficSplit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What is told for all models."""
+
+    instances: int = 1
+    num_threads: int = 1
+    batching: Batching = field(default_factory=Batching)
+    splits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Repository:
-    """Models that were loaded, each found by its name and version.
+    """Models that were loaded, each found by its name and version; safe from many threads.
 
     Args:
         models: The models.
@@ -29,25 +90,19 @@ class Repository:
     """
 
     def __init__(self, models: Iterable[ServedModel]):
-        found: dict[str, dict[str, ServedModel]] = {}
-        for model in models:
-            versions = found.setdefault(model.name, {})
-            if model.version in versions:
-                raise HybridgeError(
-                    ErrorCode.USAGE,
-                    "models to serve",
-                    received=f"two of name '{model.name}' and version '{model.version}'",
-                    expected="one",
-                    fix="give one of them another name, as name=path",
-                )
-            versions[model.version] = model
-        if not found:
+        self._arguments: list[str] = []
+        self._options = _Options()
+        # Replaced as a whole, so that finding a model takes no lock.
+        self._serving = _arranged([_Loaded(model) for model in models], self._options)
+        if not self._serving:
             raise HybridgeError(ErrorCode.USAGE, "models to serve", received="none", expected="at least one")
-        # Newest first, so that a request without a version takes the first.
-        self._models = {
-            name: dict(sorted(versions.items(), key=lambda item: _release_order(item[0]), reverse=True))
-            for name, versions in sorted(found.items())
-        }
+        # What each source was when it was last loaded, and why it could not be loaded since.
+        self._known: dict[object, tuple[str, str]] = {}
+        self._failures: dict[tuple[str, str], str] = {}
+        # Names that were unloaded by request stay so until they are loaded by request.
+        self._unloaded: set[str] = set()
+        self._changing = threading.Lock()
+        self._counting = threading.Lock()
 
     @classmethod
     def load(
@@ -56,16 +111,20 @@ class Repository:
         *,
         instances: int | None = None,
         num_threads: int | None = None,
+        batching: Batching = Batching(),  # noqa: B008 - it is frozen
+        splits: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Repository:
-        """Loads models from files, from folders of such files, and from functions that make them.
+        """Loads models from files, from folders, and from functions that make them, and runs each once.
 
         Args:
-            sources: Paths of `.edge`, `.tflite` and `.onnx` files, or of folders that hold some, of chains (`.toml`),
-                or ``module:function``; a file's and a function's may be written ``name=path`` to give the model that
-                name. The function takes the keywords `name`, which may be None, `instances` and `num_threads`, and
-                returns a `ServedModel`.
-            instances: Requests that may run at once on each model; by default two, or one on a single core.
+            sources: Paths of `.edge`, `.tflite`, `.onnx`, `.keras` and `.h5` files, SavedModels and chains (`.toml`),
+                folders that hold some or that hold ``name/version/`` with one each, or ``module:function``; a file's
+                and a function's may be written ``name=path`` to give the model that name. The function takes the
+                keywords `name`, which may be None, `instances` and `num_threads`, and returns a `ServedModel`.
+            instances: Runs that may be under way at once on each model; by default two, or one on a single core.
             num_threads: Threads that each of them may use; by default the cores, shared out among them.
+            batching: How requests are run together.
+            splits: For each model, the weights of its versions for requests that do not name one.
 
         Raises:
             HybridgeError: `file-not-found`; `usage` for a file of another kind or two models of one name and version;
@@ -73,64 +132,276 @@ class Repository:
         """
         cores = os.cpu_count() or 1
         instances = instances or min(2, cores)
-        num_threads = num_threads or max(1, cores // instances)
-        loaded: list[ServedModel] = []
+        options = _Options(instances, num_threads or max(1, cores // instances), batching, splits or {})
+        arguments = [fspath(source) for source in sources]
+        loaded: list[_Loaded] = []
         try:
-            for source in sources:
-                for name, make in find_models(fspath(source)):
-                    loaded.append(make(name=name, instances=instances, num_threads=num_threads))
-            return cls(loaded)
+            for argument in arguments:
+                for source in find_models(argument):
+                    loaded.append(_load(source, options))  # noqa: PERF401 - what was loaded is closed on an error
+            repository = cls(each.model for each in loaded)
+            repository._arguments, repository._options = arguments, options
+            repository._serving = _arranged(loaded, options)
         except BaseException:
-            _close(loaded)
+            for each in loaded:
+                _close(each)
             raise
+        repository._remember(loaded)
+        return repository
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """Every model, sorted by name, newest version first."""
-        return tuple(model for versions in self._models.values() for model in versions.values())
+        """Every model that answers, sorted by name, newest version first."""
+        return tuple(each.model for each in self._all())
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The versions of the models called `name`, newest first; empty when there is none."""
-        return tuple(self._models.get(name, ()))
+        """The versions of `name` that answer, newest first; empty when there is none."""
+        return tuple(self._serving[name].versions) if name in self._serving else ()
 
-    def close(self) -> None:
-        """Closes the models that hold more than memory; none is used again."""
-        _close(self.models)
+    def index(self) -> list[ModelState]:
+        """Every model that is known, loaded or not, sorted by name."""
+        states = {
+            (each.model.name, each.model.version): ModelState(
+                each.model.name, each.model.version, State.READY
+            )
+            for each in self._all()
+        }
+        for name, version in self._known.values():
+            states.setdefault((name, version), ModelState(name, version, State.UNAVAILABLE, "unloaded"))
+        for (name, version), reason in self._failures.items():
+            state = State.READY if states.get((name, version)) in states.values() else State.UNAVAILABLE
+            states[name, version] = ModelState(name, version, state, reason)
+        return [states[each] for each in sorted(states)]
 
-    def find(self, name: str, version: str = "") -> ServedModel:
-        """The model called `name`, of the newest version when `version` is empty.
+    def find(self, name: str, version: str = "", *, sticky_key: str = "") -> ServedModel:
+        """The model called `name`; without a version, the one that its traffic split chooses, or the newest.
+
+        Args:
+            name: What requests call it.
+            version: Which of that name.
+            sticky_key: Whatever should be answered by one version, such as the name of a device.
 
         Raises:
             HybridgeError: `model-unknown`.
         """
-        versions = self._models.get(name)
-        if versions is None:
-            raise HybridgeError(
-                ErrorCode.MODEL_UNKNOWN,
-                "model",
-                received=f"name '{name[:128]}'",
-                expected=f"one of {', '.join(self._models)}",
-            )
+        return self._find(name, version, sticky_key).model
+
+    @contextmanager
+    def use(self, name: str, version: str = "", *, sticky_key: str = "") -> Iterator[ServedModel]:
+        """`find`, for a model that is not closed before the block ends, whatever replaces it meanwhile."""
+        while True:
+            loaded = self._find(name, version, sticky_key)
+            with self._counting:
+                if not loaded.retired:
+                    loaded.users += 1
+                    break
+        try:
+            yield loaded.model
+        finally:
+            with self._counting:
+                loaded.users -= 1
+                is_last = loaded.retired and not loaded.users
+            if is_last:
+                _close(loaded)
+
+    def load_model(self, name: str) -> None:
+        """Loads the model of this name, in all its versions, or loads it anew; requests go on meanwhile.
+
+        Raises:
+            HybridgeError: `model-unknown`; what loading it raises, and the model that was in use is then kept.
+        """
+        failures = self._reload(name)
+        if failures:
+            raise failures[0]
+        if name not in self._serving:
+            raise self._unknown(name)
+
+    def unload_model(self, name: str) -> None:
+        """Answers for this name no more; requests under way are finished.
+
+        Raises:
+            HybridgeError: `model-unknown`.
+        """
+        with self._changing:
+            if name not in self._serving:
+                raise self._unknown(name)
+            gone = self._serving[name].versions.values()
+            self._serving = {each: serving for each, serving in self._serving.items() if each != name}
+            self._known |= {
+                ("unloaded", name, each.model.version): (name, each.model.version) for each in gone
+            }
+            self._unloaded.add(name)
+        self._retire(gone)
+
+    def refresh(self) -> list[HybridgeError]:
+        """Loads what is new or changed in its files and folders, and unloads what is gone.
+
+        Returns:
+            Why models could not be loaded; those that they would have replaced go on.
+        """
+        return self._reload(None)
+
+    def file_states(self) -> dict[object, object]:
+        """What changes when a file that is served does, or one is added to a folder or taken away."""
+        return {_identity(source): source.state() for source in self._sources()}
+
+    def close(self) -> None:
+        """Closes the models that hold more than memory, each when its last request under way is answered."""
+        with self._changing:
+            gone = self._all()
+            self._retire(gone)
+
+    def _all(self) -> list[_Loaded]:
+        return [loaded for serving in self._serving.values() for loaded in serving.versions.values()]
+
+    def _find(self, name: str, version: str, sticky_key: str) -> _Loaded:
+        serving = self._serving.get(name)
+        if serving is None:
+            raise self._unknown(name)
         if not version:
-            return next(iter(versions.values()))
-        if version not in versions:
+            if serving.split is not None:
+                version = serving.split.choose(sticky_key)
+            else:
+                return next(iter(serving.versions.values()))
+        if version not in serving.versions:
             raise HybridgeError(
                 ErrorCode.MODEL_UNKNOWN,
                 f"model '{name}'",
                 received=f"version '{version[:128]}'",
-                expected=f"one of {', '.join(versions)}, or none for the newest",
+                expected=f"one of {', '.join(serving.versions)}, or none for the newest",
             )
-        return versions[version]
+        return serving.versions[version]
+
+    def _unknown(self, name: str) -> HybridgeError:
+        return HybridgeError(
+            ErrorCode.MODEL_UNKNOWN,
+            "model",
+            received=f"name '{name[:128]}'",
+            expected=f"one of {', '.join(self._serving) or 'none: all were unloaded'}",
+        )
+
+    def _sources(self) -> list[ModelSource]:
+        return [source for argument in self._arguments for source in find_models(argument)]
+
+    def _reload(self, name: str | None) -> list[HybridgeError]:
+        """Loads what `name` stands for anew, or for None what has changed; what cannot be loaded is kept as it was."""
+        with self._changing:
+            if name is not None:
+                self._unloaded.discard(name)
+            current = {_identity(each.source): each for each in self._all() if each.source is not None}
+            kept = [each for each in self._all() if each.source is None]
+            fresh: list[_Loaded] = []
+            failures: dict[tuple[str, str], HybridgeError] = {}
+            for source in self._sources():
+                old = current.get(_identity(source))
+                known = self._known.get(_identity(source), (source.title, source.version or ""))
+                if known[0] in self._unloaded:
+                    continue
+                if name not in (None, known[0]) or (
+                    name is None and old is not None and source.state() == old.file_state
+                ):
+                    kept += [old] if old is not None else []
+                    continue
+                try:
+                    fresh.append(_load(source, self._options))
+                except HybridgeError as error:
+                    _log.warning("%s was not loaded: %s", source.path or source.title, error.message)
+                    failures[known] = error
+                    kept += [old] if old is not None else []
+            try:
+                serving = _arranged([*kept, *fresh], self._options)
+            except HybridgeError:
+                for each in fresh:
+                    _close(each)
+                raise
+            gone = [each for each in self._all() if each not in kept]
+            self._serving = serving
+            self._remember(fresh)
+            self._failures = {
+                known: error.message for known, error in failures.items()
+            } | {  # what was not tried now is as it was
+                known: reason
+                for known, reason in self._failures.items()
+                if name is not None and known[0] != name
+            }
+            self._retire(gone)
+        return list(failures.values())
+
+    def _remember(self, loaded: Iterable[_Loaded]) -> None:
+        for each in loaded:
+            self._known[_identity(each.source)] = (each.model.name, each.model.version)
+
+    def _retire(self, gone: Iterable[_Loaded]) -> None:
+        with self._counting:
+            idle = [each for each in gone if not each.retired and not each.users]
+            for each in gone:
+                each.retired = True
+        for each in idle:
+            _close(each)
 
 
-def _close(models: Iterable[ServedModel]) -> None:
-    for model in models:
-        close = getattr(model, "close", None)
-        if close is not None:
-            close()
+def _load(source: ModelSource, options: _Options) -> _Loaded:
+    # Before it is read: a file that changes meanwhile is then loaded once more.
+    state = source.state()
+    settings = source.settings
+    model = source.make(
+        name=source.name,
+        **({} if source.version is None else {"version": source.version}),
+        instances=settings.instances or options.instances,
+        num_threads=settings.num_threads or options.num_threads,
+        batching=settings.batching or options.batching,
+    )
+    loaded = _Loaded(model, source, state)
+    try:
+        warm_up(model)
+    except BaseException:
+        _close(loaded)
+        raise
+    return loaded
 
 
-def _release_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts 1.10 after 1.9, and 1.0 after 1.0-rc1."""
-    parts = re.findall(r"\d+|[A-Za-z]+", version)
-    return (*((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts), (0, 0, ""))
+def _arranged(loaded: Iterable[_Loaded], options: _Options) -> dict[str, _Serving]:
+    """Models by name and version, newest first, with the split of each name."""
+    found: dict[str, dict[str, _Loaded]] = {}
+    for each in loaded:
+        versions = found.setdefault(each.model.name, {})
+        if each.model.version in versions:
+            raise HybridgeError(
+                ErrorCode.USAGE,
+                "models to serve",
+                received=f"two of name '{each.model.name}' and version '{each.model.version}'",
+                expected="one",
+                fix="give one of them another name, as name=path",
+            )
+        versions[each.model.version] = each
+    serving = {}
+    for name, versions in sorted(found.items()):
+        ordered = {version: versions[version] for version in newest_first(list(versions))}
+        weights = next(
+            (
+                each.source.settings.split
+                for each in ordered.values()
+                if each.source is not None and each.source.settings.split
+            ),
+            options.splits.get(name, {}),
+        )
+        serving[name] = _Serving(ordered, TrafficSplit(name, weights, list(ordered)) if weights else None)
+    if unknown := sorted(options.splits.keys() - serving.keys()):
+        raise HybridgeError(
+            ErrorCode.USAGE,
+            "traffic split",
+            received=f"models {', '.join(unknown)}",
+            expected=f"models among {', '.join(serving)}",
+        )
+    return serving
+
+
+def _identity(source: ModelSource | None) -> object:
+    """What stays the same when a file is replaced."""
+    return None if source is None else (source.path or source.make, source.name)
+
+
+def _close(loaded: _Loaded) -> None:
+    close = getattr(loaded.model, "close", None)
+    if close is not None:
+        close()

@@ -1,4 +1,4 @@
-"""The six calls of the Open Inference Protocol, each a thin adapter from messages to a repository of models."""
+"""The calls of the Open Inference Protocol over gRPC, each a thin adapter from messages to the data plane."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
-from cloud_fallback.endpoint.repository import Repository
-from cloud_fallback.endpoint.served import ServedModel
+from cloud_fallback.endpoint.access import client_of
+from cloud_fallback.endpoint.data_plane import DataPlane, InferenceRequest
 from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -16,6 +16,12 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelMetadataResponse,
     ModelReadyRequest,
     ModelReadyResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse,
     ServerLiveRequest,
     ServerLiveResponse,
     ServerMetadataRequest,
@@ -27,13 +33,18 @@ from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceS
 from cloud_fallback.open_inference.statuses import abort
 from cloud_fallback.open_inference.tensors import datatype, decode_request, encode_response, wire_shape
 from edge_runtime import __version__
-from edge_runtime.errors import ErrorCode, HybridgeError, Kind
+from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
 
-__all__ = ["InferenceServicer"]
+__all__ = ["EXTENSIONS", "InferenceServicer"]
+
+# Of the protocol, by the names that Triton gives them.
+EXTENSIONS = ("model_repository",)
 
 _log = logging.getLogger(__name__)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+# gRPC metadata of a request.
+_STICKY_KEY, _IDEMPOTENCY_KEY = "sticky-key", "idempotency-key"
 # Extensions of Triton that change what a tensor means; ignoring one would give a wrong answer for a right one.
 _UNSUPPORTED = {"classification", "shared_memory_region"}
 
@@ -46,8 +57,6 @@ def _reported(method: _Method) -> _Method:
         try:
             return method(self, request, context)
         except HybridgeError as error:
-            if error.code.kind is Kind.INTERNAL:
-                _log.warning("%s failed", method.__name__, exc_info=True)
             abort(context, error)
         except Exception:
             # What it says may hold paths or data; it is for the one who runs the endpoint.
@@ -58,18 +67,16 @@ def _reported(method: _Method) -> _Method:
 
 
 class InferenceServicer(GRPCInferenceServiceServicer):
-    """Answers for a repository.
+    """Answers over gRPC for a data plane.
 
     Args:
-        repository: The models.
+        data_plane: What decides.
         max_message_bytes: Size above which a response is refused rather than sent.
-        is_ready: Whether requests are still taken.
     """
 
-    def __init__(self, repository: Repository, *, max_message_bytes: int, is_ready: Callable[[], bool]):
-        self._repository = repository
+    def __init__(self, data_plane: DataPlane, *, max_message_bytes: int):
+        self._data_plane = data_plane
         self._max_message_bytes = max_message_bytes
-        self._is_ready = is_ready
 
     @_reported
     def ServerLive(self, request: ServerLiveRequest, context: Any) -> ServerLiveResponse:  # noqa: ARG002, D102, N802
@@ -77,23 +84,22 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
     @_reported
     def ServerReady(self, request: ServerReadyRequest, context: Any) -> ServerReadyResponse:  # noqa: ARG002, D102, N802
-        return ServerReadyResponse(ready=self._is_ready())
+        return ServerReadyResponse(ready=self._data_plane.is_ready())
 
     @_reported
     def ModelReady(self, request: ModelReadyRequest, context: Any) -> ModelReadyResponse:  # noqa: ARG002, D102, N802
-        self._repository.find(request.name, request.version)
-        return ModelReadyResponse(ready=self._is_ready())
+        return ModelReadyResponse(ready=self._data_plane.is_model_ready(request.name, request.version))
 
     @_reported
     def ServerMetadata(self, request: ServerMetadataRequest, context: Any) -> ServerMetadataResponse:  # noqa: ARG002, D102, N802
-        return ServerMetadataResponse(name="hybridge", version=__version__)
+        return ServerMetadataResponse(name="hybridge", version=__version__, extensions=EXTENSIONS)
 
     @_reported
     def ModelMetadata(self, request: ModelMetadataRequest, context: Any) -> ModelMetadataResponse:  # noqa: ARG002, D102, N802
-        model = self._repository.find(request.name, request.version)
+        model = self._data_plane.describe(request.name, request.version)
         return ModelMetadataResponse(
             name=model.name,
-            versions=self._repository.versions(model.name),
+            versions=model.versions,
             platform=model.platform,
             inputs=_metadata(model.inputs),
             outputs=_metadata(model.outputs),
@@ -101,30 +107,68 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
     @_reported
     def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: D102, N802
-        model = self._repository.find(request.model_name, request.model_version)
-        wanted = _wanted_outputs(request, model)
-        inputs = decode_request(request)
+        _refuse_extensions(request)
+        metadata = dict(context.invocation_metadata())
 
         def time_left() -> float | None:
             left: float | None = context.time_remaining()
             return left if context.is_active() else 0.0
 
-        outputs = model.infer(inputs, time_left=time_left)
+        answer = self._data_plane.infer(
+            InferenceRequest(
+                request.model_name,
+                request.model_version,
+                decode_request(request),
+                [output.name for output in request.outputs],
+                request.id,
+                time_left,
+                client_of(context),
+                metadata.get(_STICKY_KEY, ""),
+                metadata.get(_IDEMPOTENCY_KEY, ""),
+            )
+        )
         response = encode_response(
-            model.name,
-            {name: outputs[name] for name in wanted},
-            version=model.version,
-            request_id=request.id,
+            answer.model, answer.outputs, version=answer.version, request_id=request.id
         )
         if response.ByteSize() > self._max_message_bytes:
             raise HybridgeError(
                 ErrorCode.MESSAGE_TOO_LARGE,
-                f"response of model '{model.name}'",
+                f"response of model '{answer.model}'",
                 received=f"{response.ByteSize()} bytes",
                 expected=f"at most {self._max_message_bytes}",
                 fix="ask for fewer outputs, or raise the endpoint's --max-message-mb",
             )
         return response
+
+    @_reported
+    def RepositoryIndex(self, request: RepositoryIndexRequest, context: Any) -> RepositoryIndexResponse:  # noqa: ARG002, D102, N802
+        return RepositoryIndexResponse(
+            models=[
+                RepositoryIndexResponse.ModelIndex(
+                    name=each.name, version=each.version, state=each.state, reason=each.reason
+                )
+                for each in self._data_plane.index(only_ready=request.ready)
+            ]
+        )
+
+    @_reported
+    def RepositoryModelLoad(  # noqa: D102, N802
+        self,
+        request: RepositoryModelLoadRequest,
+        context: Any,  # noqa: ARG002
+    ) -> RepositoryModelLoadResponse:
+        _refuse_parameters(request)
+        self._data_plane.load(request.model_name)
+        return RepositoryModelLoadResponse()
+
+    @_reported
+    def RepositoryModelUnload(  # noqa: D102, N802
+        self,
+        request: RepositoryModelUnloadRequest,
+        context: Any,  # noqa: ARG002
+    ) -> RepositoryModelUnloadResponse:
+        self._data_plane.unload(request.model_name)
+        return RepositoryModelUnloadResponse()
 
 
 def _metadata(specs: Sequence[TensorSpec]) -> list[ModelMetadataResponse.TensorMetadata]:
@@ -136,7 +180,7 @@ def _metadata(specs: Sequence[TensorSpec]) -> list[ModelMetadataResponse.TensorM
     ]
 
 
-def _wanted_outputs(request: ModelInferRequest, model: ServedModel) -> tuple[str, ...]:
+def _refuse_extensions(request: ModelInferRequest) -> None:
     parameters = [(tensor.name, tensor.parameters) for tensor in request.inputs]
     parameters += [(output.name, output.parameters) for output in request.outputs]
     for name, given in parameters:
@@ -147,13 +191,14 @@ def _wanted_outputs(request: ModelInferRequest, model: ServedModel) -> tuple[str
                 received=", ".join(sorted(extension)),
                 expected="tensors within the message, and outputs as they are",
             )
-    names = tuple(spec.name for spec in model.outputs)
-    wanted = tuple(output.name for output in request.outputs) or names
-    if unknown := sorted(set(wanted) - set(names)):
+
+
+def _refuse_parameters(request: RepositoryModelLoadRequest) -> None:
+    # Triton takes a model's configuration and files in them; ignoring these would load something else.
+    if request.parameters:
         raise HybridgeError(
-            ErrorCode.OUTPUT_UNKNOWN,
-            f"outputs of model '{model.name}'",
-            received=", ".join(unknown),
-            expected=", ".join(names),
+            ErrorCode.INPUT_INVALID,
+            f"load of model '{request.model_name}'",
+            received=f"parameters {', '.join(sorted(request.parameters))}",
+            expected="none: what is loaded is what the endpoint was started on",
         )
-    return wanted

@@ -7,6 +7,12 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelMetadataResponse,
     ModelReadyRequest,
     ModelReadyResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse,
     ServerLiveRequest,
     ServerLiveResponse,
     ServerMetadataRequest,
@@ -45,6 +51,9 @@ class GRPCInferenceServiceStub:
     ServerMetadata: _Method[ServerMetadataRequest, ServerMetadataResponse]
     ModelMetadata: _Method[ModelMetadataRequest, ModelMetadataResponse]
     ModelInfer: _Method[ModelInferRequest, ModelInferResponse]
+    RepositoryIndex: _Method[RepositoryIndexRequest, RepositoryIndexResponse]
+    RepositoryModelLoad: _Method[RepositoryModelLoadRequest, RepositoryModelLoadResponse]
+    RepositoryModelUnload: _Method[RepositoryModelUnloadRequest, RepositoryModelUnloadResponse]
     def __init__(self, channel: Any) -> None: ...
 
 class GRPCInferenceServiceServicer:
@@ -54,5 +63,8 @@ class GRPCInferenceServiceServicer:
     def ServerMetadata(self, request: ServerMetadataRequest, context: Any) -> ServerMetadataResponse: ...
     def ModelMetadata(self, request: ModelMetadataRequest, context: Any) -> ModelMetadataResponse: ...
     def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse: ...
+    def RepositoryIndex(self, request: RepositoryIndexRequest, context: Any) -> RepositoryIndexResponse: ...
+    def RepositoryModelLoad(self, request: RepositoryModelLoadRequest, context: Any) -> RepositoryModelLoadResponse: ...
+    def RepositoryModelUnload(self, request: RepositoryModelUnloadRequest, context: Any) -> RepositoryModelUnloadResponse: ...
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: Any) -> None: ...

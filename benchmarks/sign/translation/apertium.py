@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.sign.translation.apertium_pipeline import Pipeline
 from benchmarks.sign.translation.letter_case import case_of
-from cloud_fallback.endpoint.served import TimeLeft, Turns, no_limit
+from cloud_fallback.endpoint.served import ModelQueue, TimeLeft, no_limit
 from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
@@ -59,7 +59,7 @@ class ApertiumModel:
     def __init__(self, pair: str, *, name: str, instances: int = 1):
         self.name = name
         self._pipelines = [Pipeline(pair) for _ in range(instances)]
-        self._turns = Turns(name, self._pipelines)
+        self._queue = ModelQueue(name, self._pipelines, _translate)
         try:
             # Before the first request, and to say in time what is missing.
             for pipeline in self._pipelines:
@@ -70,22 +70,9 @@ class ApertiumModel:
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Translates one text, strings in UTF-8; see `cloud_fallback.endpoint.served.ServedModel`."""
         text = self._text(inputs)
-        words = len(_WORD.findall(text))
-        made, unknown = text, 0
-        if words:
-            with self._turns.take(time_left) as pipeline:
-                left = time_left()
-                made, unknown = pipeline.translate(
-                    text, timeout_s=_TIMEOUT_S if left is None else min(left, _TIMEOUT_S)
-                )
-        confidence = max(0.0, 1 - unknown / words) if words else 0.0
-        translated = confidence > _ENOUGH
-        translation = case_of(text)(made) if translated else text
-        return {
-            "translation": np.array(translation, object),
-            "confidence": np.array(confidence, np.float32),
-            "translated": np.array(translated),
-        }
+        if not _WORD.search(text):
+            return _answer(text, text, 0.0)
+        return self._queue.infer({"text": np.array(text)}, time_left)
 
     def close(self) -> None:
         """Ends the stages."""
@@ -122,6 +109,23 @@ class ApertiumModel:
                 expected=f"at most {_MOST}",
             )
         return text
+
+
+def _translate(pipeline: Pipeline, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    text: str = inputs["text"].item()
+    words = len(_WORD.findall(text))
+    made, unknown = pipeline.translate(text, timeout_s=_TIMEOUT_S)
+    return _answer(text, made, max(0.0, 1 - unknown / words))
+
+
+def _answer(text: str, made: str, confidence: float) -> dict[str, Array]:
+    translated = confidence > _ENOUGH
+    translation = case_of(text)(made) if translated else text
+    return {
+        "translation": np.array(translation, object),
+        "confidence": np.array(confidence, np.float32),
+        "translated": np.array(translated),
+    }
 
 
 def english_spanish(*, name: str | None = None, instances: int = 1, num_threads: int = 1) -> ApertiumModel:  # noqa: ARG001

@@ -7,8 +7,8 @@ from os import PathLike
 
 import numpy as np
 
+from cloud_fallback.endpoint.served.model_queue import Batching, ModelQueue
 from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
-from cloud_fallback.endpoint.served.turns import Turns
 from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime import Chain, ErrorCode, HybridgeError, load_chain
 from edge_runtime.tensor_spec import Array, TensorSpec
@@ -28,8 +28,10 @@ class ChainModel:
     Args:
         path: The chain's file.
         name: What requests call it, in place of the chain's own name.
+        version: Its version.
         instances: Requests that may run at once.
         num_threads: Of no effect: the chain's file says how many threads each model has.
+        batching: How many requests may wait; a chain runs each alone.
 
     Raises:
         HybridgeError: What `load_chain` raises; `model-invalid` for a chain with inputs whose types it does not say, or
@@ -37,19 +39,20 @@ class ChainModel:
     """
 
     platform = "hybridge_chain"
-    version = _VERSION
 
     def __init__(
         self,
         path: str | PathLike[str],
         *,
         name: str | None = None,
+        version: str = _VERSION,
         instances: int = 1,
         num_threads: int = 1,  # noqa: ARG002 - every kind of model is made with the same settings
+        batching: Batching = Batching(),  # noqa: B008 - it is frozen
     ):
         self._chain = load_chain(path)
         try:
-            self.name = name or self._chain.name
+            self.name, self.version = name or self._chain.name, version
             self.inputs = tuple(
                 _spec(self.name, each, kind) for each, kind in self._chain.input_types.items()
             )
@@ -61,7 +64,7 @@ class ChainModel:
         except BaseException:
             self._chain.close()
             raise
-        self._turns: Turns[Chain] = Turns(self.name, [self._chain] * instances)
+        self.queue = ModelQueue(self.name, [self._chain] * instances, _run, batching=batching)
         self._text_inputs = {spec.name for spec in self.inputs if spec.dtype == "string"}
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
@@ -69,13 +72,15 @@ class ChainModel:
         given = {
             name: _text(name, array) if name in self._text_inputs else array for name, array in inputs.items()
         }
-        with self._turns.take(time_left) as chain:
-            outputs = chain.run(given).outputs
-        return {name: _encoded(value) for name, value in outputs.items()}
+        return self.queue.infer(given, time_left)
 
     def close(self) -> None:
         """Closes the chain's own fallbacks."""
         self._chain.close()
+
+
+def _run(chain: Chain, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: _encoded(value) for name, value in chain.run(inputs).outputs.items()}
 
 
 def _spec(chain: str, name: str, kind: TensorType) -> TensorSpec:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cloud_fallback.endpoint.served.model_queue import Batching, ModelQueue, can_batch
 from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
-from cloud_fallback.endpoint.served.turns import Turns
 from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 from edge_runtime.files import read_file
@@ -36,8 +36,10 @@ class OnnxModel:
     Args:
         path: The file; weights that it keeps in files beside it are found there.
         name: What requests call it, in place of the file's stem.
+        version: Its version, in place of the one that the file records.
         instances: Requests that may run at once, all on one session.
         num_threads: Threads that each of them may use.
+        batching: How requests are run together, for a model with a free batch.
 
     Raises:
         HybridgeError: `file-not-found`, `extra-missing`, `model-invalid`.
@@ -46,16 +48,29 @@ class OnnxModel:
     platform = "onnx_onnxv1"
 
     def __init__(
-        self, path: str | PathLike[str], *, name: str | None = None, instances: int = 1, num_threads: int = 1
+        self,
+        path: str | PathLike[str],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        instances: int = 1,
+        num_threads: int = 1,
+        batching: Batching = Batching(),  # noqa: B008 - it is frozen
     ):
         self.name = name or Path(path).stem
         session = _onnx_session(path, num_threads)
-        version = session.get_modelmeta().version
-        self.version = _VERSION if version in (0, _NO_ONNX_VERSION) else str(version)
+        recorded = session.get_modelmeta().version
+        self.version = version or (_VERSION if recorded in (0, _NO_ONNX_VERSION) else str(recorded))
         self.inputs = tuple(_onnx_spec(self.name, argument) for argument in session.get_inputs())
         self.outputs = tuple(_onnx_spec(self.name, argument) for argument in session.get_outputs())
         self._by_name = {spec.name: spec for spec in self.inputs}
-        self._turns = Turns(self.name, [session] * instances)
+        self.queue = ModelQueue(
+            self.name,
+            [session] * instances,
+            self._run,
+            batching=batching,
+            batchable=can_batch(self.inputs, self.outputs),
+        )
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the model once; see `ServedModel`."""
@@ -68,14 +83,16 @@ class OnnxModel:
                 expected=", ".join(self._by_name),
             )
         feeds = {name: self._accepted(self._by_name[name], array) for name, array in inputs.items()}
-        with self._turns.take(time_left) as session:
-            try:
-                results = session.run(None, feeds)
-            # ONNX Runtime's exceptions have no common base of their own.
-            except Exception as error:
-                raise HybridgeError(
-                    ErrorCode.INVOKE_FAILED, f"model '{self.name}'", received=str(error).strip()
-                ) from error
+        return self.queue.infer(feeds, time_left)
+
+    def _run(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            results = session.run(None, dict(feeds))
+        # ONNX Runtime's exceptions have no common base of their own.
+        except Exception as error:
+            raise HybridgeError(
+                ErrorCode.INVOKE_FAILED, f"model '{self.name}'", received=str(error).strip()
+            ) from error
         return {spec.name: np.asarray(result) for spec, result in zip(self.outputs, results, strict=True)}
 
     def _accepted(self, spec: TensorSpec, array: Array) -> Array:

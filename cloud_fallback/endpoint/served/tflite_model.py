@@ -7,8 +7,8 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from cloud_fallback.endpoint.served.served_model import ServedModel, TimeLeft, no_limit
-from cloud_fallback.endpoint.served.turns import Turns
+from cloud_fallback.endpoint.served.model_queue import Batching, ModelQueue, can_batch
+from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
 from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime.bundle import Bundle
 from edge_runtime.model import Model
@@ -28,8 +28,10 @@ class TfliteModel:
     Args:
         source: A `Bundle`, or a path to an `.edge` or `.tflite` file.
         name: What requests call it, in place of the manifest's name or the file's stem.
-        instances: Interpreters, each with the model's memory to itself.
+        version: Its version, in place of the manifest's.
+        instances: Interpreters that may run at once; they share the file's weights.
         num_threads: Threads that each of them may use.
+        batching: How requests are run together, for a model with a free batch.
 
     Raises:
         HybridgeError: `file-not-found`, `bundle-damaged`, `model-invalid`; `input-dtype` for a tensor of a type that
@@ -43,35 +45,46 @@ class TfliteModel:
         source: Bundle | str | PathLike[str],
         *,
         name: str | None = None,
+        version: str | None = None,
         instances: int = 1,
         num_threads: int = 1,
+        batching: Batching = Batching(),  # noqa: B008 - it is frozen
     ):
         # Read and verified once, however many interpreters follow.
         is_bundle_file = not isinstance(source, Bundle) and Path(source).suffix == ".edge"
         content = source if isinstance(source, Bundle) else Bundle.open(source) if is_bundle_file else source
-        models = [Model(content, num_threads=num_threads) for _ in range(instances)]
-        manifest = models[0].bundle.manifest if models[0].bundle else None
-        self.name = name or models[0].name
-        self.version = manifest.version if manifest else _VERSION
+        model = Model(content, num_threads=num_threads)
+        if model.stateful:
+            # Its runs depend on each other, so that only one may be under way.
+            instances = 1
+        elif instances > 1:
+            model = Model(content, num_threads=num_threads, instances=instances)
+        manifest = model.bundle.manifest if model.bundle else None
+        self.name = name or model.name
+        self.version = version or (manifest.version if manifest else _VERSION)
         raw = {entry.name: entry.takes for entry in manifest.preprocessing} if manifest else {}
-        self.inputs = tuple(_real(raw.get(spec.name, spec)) for spec in models[0].inputs)
-        self.outputs = tuple(_real(spec) for spec in models[0].outputs)
+        self.inputs = tuple(_real(raw.get(spec.name, spec)) for spec in model.inputs)
+        self.outputs = tuple(_real(spec) for spec in model.outputs)
         self._preprocess = Preprocessor(manifest.preprocessing) if manifest and raw else None
-        self._turns = Turns(self.name, models)
-        _check_servable(self)
+        for spec in (*self.inputs, *self.outputs):
+            datatype(spec.dtype)
+        self.queue = ModelQueue(
+            self.name,
+            [model] * instances,
+            self._run,
+            batching=batching,
+            batchable=can_batch(self.inputs, self.outputs),
+        )
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the model once; see `ServedModel`."""
-        with self._turns.take(time_left) as model:
-            return model.run(self._preprocess(inputs) if self._preprocess else inputs)
+        return self.queue.infer(inputs, time_left)
+
+    def _run(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return model.run(self._preprocess(inputs) if self._preprocess else inputs)
 
 
 def _real(spec: TensorSpec) -> TensorSpec:
     if spec.quantization is None:
         return spec
     return replace(spec, dtype="float32", quantization=None)
-
-
-def _check_servable(model: ServedModel) -> None:
-    for spec in (*model.inputs, *model.outputs):
-        datatype(spec.dtype)

@@ -25,7 +25,7 @@ def test_the_stubs_in_the_repository_are_those_that_the_generator_makes() -> Non
         assert (generate._FOLDER / name).read_text() == content, f"{name} is out of date: run make stubs"
 
 
-def test_the_service_has_the_six_calls_of_the_specification() -> None:
+def test_the_service_has_the_calls_of_the_specification_and_of_the_repository_extension() -> None:
     service = POOL.FindServiceByName(SERVICE_NAME)
     assert [method.name for method in service.methods] == [
         "ServerLive",
@@ -34,6 +34,9 @@ def test_the_service_has_the_six_calls_of_the_specification() -> None:
         "ServerMetadata",
         "ModelMetadata",
         "ModelInfer",
+        "RepositoryIndex",
+        "RepositoryModelLoad",
+        "RepositoryModelUnload",
     ]
 
 

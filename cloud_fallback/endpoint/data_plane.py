@@ -1,0 +1,180 @@
+"""What an endpoint does, whatever it is asked over: inference, metadata, readiness, and the repository of models.
+
+gRPC and REST are thin adapters around this; neither decides anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cloud_fallback.endpoint.answered_requests import AnsweredRequests
+from cloud_fallback.endpoint.repository import ModelState, Repository
+from cloud_fallback.endpoint.served.served_model import ServedModel, TimeLeft, no_limit
+from cloud_fallback.endpoint.telemetry import Telemetry
+from edge_runtime.errors import ErrorCode, HybridgeError, Kind
+from edge_runtime.tensor_spec import Array, TensorSpec
+
+__all__ = ["DataPlane", "Inference", "InferenceRequest", "ModelDescription"]
+
+_log = logging.getLogger(__name__)
+
+
+# Made for each request; frozen ones would take three times as long to make.
+@dataclass(slots=True)
+class InferenceRequest:
+    """One request to run a model.
+
+    Attributes:
+        model: The model's name.
+        version: Its version, or empty for the traffic split or the newest.
+        inputs: Its inputs; strings as object arrays of bytes.
+        outputs: Names of the outputs wanted, or none for all.
+        id: What the caller calls the request.
+        time_left: Seconds until nobody waits for the answer any more.
+        client: Who asks, as the endpoint knows them; empty for anybody.
+        sticky_key: What should be answered by one version; without it, the client.
+        idempotency_key: Of a request that may come twice; the second time the first answer is given.
+    """
+
+    model: str
+    version: str
+    inputs: Mapping[str, Array]
+    outputs: Sequence[str] = ()
+    id: str = ""
+    time_left: TimeLeft = no_limit
+    client: str = ""
+    sticky_key: str = ""
+    idempotency_key: str = ""
+
+
+@dataclass(slots=True)
+class Inference:
+    """The answer to a request: which model gave it, and its outputs in the order they were asked for."""
+
+    model: str
+    version: str
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What a model takes and gives."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class DataPlane:
+    """Answers for a repository of models, from any thread.
+
+    Args:
+        repository: The models.
+        telemetry: Counts and logs requests.
+        is_accepting: Whether requests are still taken; an endpoint that stops is not ready.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        telemetry: Telemetry | None = None,
+        is_accepting: Callable[[], bool] = lambda: True,
+    ):
+        self.repository = repository
+        self.telemetry = telemetry or Telemetry()
+        self._is_accepting = is_accepting
+        self._answered = AnsweredRequests()
+
+    def infer(self, request: InferenceRequest) -> Inference:
+        """Runs a model once.
+
+        Raises:
+            HybridgeError: `model-unknown`, `output-unknown`; ``input-*`` for what the model does not take;
+                `cloud-overloaded`, `cloud-deadline`; `invoke-failed`, or `internal` for anything that a model's own
+                code raises, with no more said: it may hold paths or data.
+        """
+        start = time.perf_counter()
+        version, code = request.version, ""
+        try:
+            if request.idempotency_key:
+                answer = self._answered.once(
+                    (request.client, request.idempotency_key), lambda: self._infer(request), request.time_left
+                )
+            else:
+                answer = self._infer(request)
+            version = answer.version
+            return answer
+        except HybridgeError as error:
+            code = error.code
+            if error.code.kind is Kind.INTERNAL:
+                _log.warning("model '%s' failed", request.model, exc_info=True)
+            raise
+        except Exception as error:
+            code = ErrorCode.INTERNAL
+            _log.exception("model '%s' failed", request.model)
+            raise HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint") from error
+        finally:
+            self.telemetry.inferred(request, version, code, time.perf_counter() - start)
+
+    def describe(self, name: str, version: str = "") -> ModelDescription:
+        """What a model takes and gives.
+
+        Raises:
+            HybridgeError: `model-unknown`.
+        """
+        model = self.repository.find(name, version)
+        return ModelDescription(
+            model.name, self.repository.versions(model.name), model.platform, model.inputs, model.outputs
+        )
+
+    def is_ready(self) -> bool:
+        """Whether requests are answered now: every model was loaded and has run once before the endpoint began."""
+        return self._is_accepting()
+
+    def is_model_ready(self, name: str, version: str = "") -> bool:
+        """Whether requests for a model are answered now.
+
+        Raises:
+            HybridgeError: `model-unknown`.
+        """
+        self.repository.find(name, version)
+        return self._is_accepting()
+
+    def index(self, *, only_ready: bool = False) -> list[ModelState]:
+        """Every model that is known, loaded or not."""
+        states = self.repository.index()
+        return [state for state in states if state.is_ready or not only_ready]
+
+    def load(self, name: str) -> None:
+        """Loads a model, or loads it anew; see `Repository.load_model`."""
+        self.repository.load_model(name)
+
+    def unload(self, name: str) -> None:
+        """Unloads a model; see `Repository.unload_model`."""
+        self.repository.unload_model(name)
+
+    def _infer(self, request: InferenceRequest) -> Inference:
+        with self.repository.use(
+            request.model, request.version, sticky_key=request.sticky_key or request.client
+        ) as model:
+            wanted = _wanted(request.outputs, model)
+            outputs = model.infer(request.inputs, time_left=request.time_left)
+            return Inference(model.name, model.version, {name: outputs[name] for name in wanted})
+
+
+def _wanted(asked: Sequence[str], model: ServedModel) -> Sequence[str]:
+    names = [spec.name for spec in model.outputs]
+    if unknown := sorted(set(asked) - set(names)):
+        raise HybridgeError(
+            ErrorCode.OUTPUT_UNKNOWN,
+            f"outputs of model '{model.name}'",
+            received=", ".join(unknown),
+            expected=", ".join(names),
+        )
+    return asked or names

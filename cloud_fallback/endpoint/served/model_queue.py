@@ -1,0 +1,323 @@
+"""The queue in front of a model: turns at its instances, requests run together, and too many of them refused.
+
+There is no thread of its own. The thread that brings a request waits for its turn, and when it has one it leads: it
+takes others' requests that can be run with its own, runs the model once, and hands the results out (leader and
+followers, Schmidt et al., "Pattern-Oriented Software Architecture 2", 2000). What waits is in the order it came.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Generic, TypeVar
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from cloud_fallback.endpoint.served.served_model import TimeLeft
+from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.tensor_spec import Array, TensorSpec
+
+__all__ = ["Batching", "ModelQueue", "QueueFigures", "can_batch"]
+
+_Runner = TypeVar("_Runner")
+_Count = Annotated[int, Meta(ge=1)]
+
+# What is assumed before the first run was timed.
+_FIRST_GUESS_S = 0.01
+# How much of the expected time of a run each new one replaces.
+_NEW = 0.1
+
+
+class Batching(Struct, frozen=True, forbid_unknown_fields=True):
+    """How requests are run together, for a model whose first axis is free in every input and output.
+
+    Attributes:
+        max_batch_size: Rows that one run may have; 1 runs each request alone.
+        preferred_batch_sizes: Rows that the model is quick at: a run begins as soon as one is there, and takes
+            the largest that is. Without any, a run takes what waits.
+        queue_delay_ms: How long a run that is below the smallest of them, or below `max_batch_size` where there are
+            none, waits for more.
+        max_waiting: Requests that may wait; more are refused.
+    """
+
+    max_batch_size: _Count = 1
+    preferred_batch_sizes: tuple[_Count, ...] = ()
+    queue_delay_ms: Annotated[float, Meta(ge=0)] = 0.0
+    max_waiting: _Count = 48
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """A queue at one moment: requests that wait, under way, run, and refused as too many or too late, and runs."""
+
+    waiting: int
+    running: int
+    answered: int
+    shed: int
+    expired: int
+    runs: int
+    busy_s: float
+
+
+def can_batch(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether requests for a model can be run together: the first axis of every tensor is free."""
+    return all(spec.shape and not isinstance(spec.shape[0], int) for spec in (*inputs, *outputs))
+
+
+@dataclass(slots=True, eq=False)
+class _Request(Generic[_Runner]):
+    """One request, and what becomes of it: a turn for its own thread, or the outcome of another's run."""
+
+    inputs: Mapping[str, Array]
+    time_left: TimeLeft
+    # What requests that can be run together have in common; None for one that goes alone.
+    key: object = None
+    rows: int = 1
+    signal: threading.Lock = field(default_factory=threading.Lock)
+    runner: _Runner | None = None
+    outputs: dict[str, Array] | None = None
+    error: BaseException | None = None
+
+    def is_awaited(self) -> bool:
+        left = self.time_left()
+        return left is None or left > 0
+
+
+class ModelQueue(Generic[_Runner]):
+    """Runs requests on a fixed number of instances of a model.
+
+    Args:
+        name: What to call the model in an error.
+        runners: What runs it, one for each run that may be under way.
+        run: Runs inputs on one of them.
+        batching: How requests are run together.
+        batchable: Whether the model can run several at once; see `can_batch`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runners: Sequence[_Runner],
+        run: Callable[[_Runner, Mapping[str, Array]], dict[str, Array]],
+        *,
+        batching: Batching = Batching(),  # noqa: B008 - it is frozen
+        batchable: bool = False,
+    ):
+        self._name = name
+        self._run = run
+        self._batching = batching
+        self._batches = batchable and batching.max_batch_size > 1
+        self._targets = sorted(
+            size for size in batching.preferred_batch_sizes if size <= batching.max_batch_size
+        ) or [batching.max_batch_size]
+        self._instances = len(runners)
+        # The one used last has its memory in the cache.
+        self._free = list(runners)
+        self._waiting: deque[_Request[_Runner]] = deque()
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        # What a leader waits for more of, before it runs.
+        self._wanted: object = None
+        self._expected_s = _FIRST_GUESS_S
+        self._answered = self._shed = self._expired = self._runs = 0
+        self._busy_s = 0.0
+
+    def infer(self, inputs: Mapping[str, Array], time_left: TimeLeft) -> dict[str, Array]:
+        """Runs one request, alone or with others, in the calling thread or in that of another.
+
+        Raises:
+            HybridgeError: `cloud-overloaded`, with the time to try again after, when too many wait; `cloud-deadline`
+                when nobody waits for the answer any more; what the model raises.
+        """
+        request: _Request[_Runner] = _Request(inputs, time_left)
+        if self._batches:
+            request.key, request.rows = _batch_key(inputs)
+        runner = self._enter(request) or self._wait(request)
+        if runner is not None:
+            self._lead(runner, request)
+        if request.error is not None:
+            raise request.error
+        assert request.outputs is not None  # noqa: S101 - it has one or the other by now
+        return request.outputs
+
+    def figures(self) -> QueueFigures:
+        """Everything at this moment."""
+        with self._lock:
+            return QueueFigures(
+                len(self._waiting),
+                self._instances - len(self._free),
+                self._answered,
+                self._shed,
+                self._expired,
+                self._runs,
+                self._busy_s,
+            )
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        with self._lock:
+            return not self._waiting and len(self._free) == self._instances
+
+    def _enter(self, request: _Request[_Runner]) -> _Runner | None:
+        """A free instance, or none for a request that now waits."""
+        with self._lock:
+            joins = self._wanted is not None and self._wanted == request.key
+            if self._free and not joins:
+                return self._free.pop()
+            if len(self._waiting) >= self._batching.max_waiting:
+                self._shed += 1
+                raise self._overloaded()
+            request.signal.acquire()
+            self._waiting.append(request)
+            if joins:
+                self._arrived.notify()
+            return None
+
+    def _wait(self, request: _Request[_Runner]) -> _Runner | None:
+        """The instance that the request's turn has come for, or none once another thread has run it."""
+        left = request.time_left()
+        # gRPC's idea of no deadline is more seconds than a lock can wait.
+        timeout = -1.0 if left is None else min(max(left, 0.0), threading.TIMEOUT_MAX)
+        if request.signal.acquire(timeout=timeout):
+            return request.runner
+        with self._lock:
+            if request in self._waiting:
+                self._waiting.remove(request)
+                self._expired += 1
+            elif request.runner is not None:
+                self._pass_on(request.runner)
+            # Else it is being run with others, and nobody waits for what comes of it here.
+        raise self._too_late()
+
+    def _lead(self, runner: _Runner, request: _Request[_Runner]) -> None:
+        batch = [request]
+        try:
+            if not request.is_awaited():
+                with self._lock:
+                    self._expired += 1
+                raise self._too_late()
+            if self._batches and request.key is not None:
+                batch += self._gather(request)
+            start = time.perf_counter()
+            self._run_batch(runner, batch)
+            seconds = time.perf_counter() - start
+            with self._lock:
+                self._runs += 1
+                self._busy_s += seconds
+                self._answered += len(batch)
+                self._expected_s += (seconds / len(batch) - self._expected_s) * _NEW
+        except BaseException as error:
+            for each in batch:
+                each.error = error
+        finally:
+            with self._lock:
+                self._pass_on(runner)
+            for follower in batch[1:]:
+                follower.signal.release()
+
+    def _pass_on(self, runner: _Runner) -> None:
+        """Gives an instance to who has waited longest, or leaves it free; called with the lock."""
+        if self._waiting:
+            leader = self._waiting.popleft()
+            leader.runner = runner
+            leader.signal.release()
+        else:
+            self._free.append(runner)
+
+    def _gather(self, leader: _Request[_Runner]) -> list[_Request[_Runner]]:
+        """Others' requests that the leader runs with its own, after it has waited for them as long as it may."""
+        until = time.monotonic() + self._batching.queue_delay_ms / 1e3
+        with self._lock:
+            while True:
+                rows = self._rows_at_hand(leader)
+                left = until - time.monotonic()
+                if rows >= self._targets[0] or left <= 0:
+                    break
+                self._wanted = leader.key
+                self._arrived.wait(left)
+            self._wanted = None
+            size = max((target for target in self._targets if target <= rows), default=rows)
+            return self._take(leader, size)
+
+    def _rows_at_hand(self, leader: _Request[_Runner]) -> int:
+        rows = leader.rows
+        for request in self._waiting:
+            if request.key == leader.key and rows + request.rows <= self._batching.max_batch_size:
+                rows += request.rows
+        return rows
+
+    def _take(self, leader: _Request[_Runner], size: int) -> list[_Request[_Runner]]:
+        taken, rows = [], leader.rows
+        for request in list(self._waiting):
+            if rows >= size:
+                break
+            if request.key != leader.key or rows + request.rows > size:
+                continue
+            self._waiting.remove(request)
+            if request.is_awaited():
+                taken.append(request)
+                rows += request.rows
+            else:
+                self._expired += 1
+                request.error = self._too_late()
+                request.signal.release()
+        return taken
+
+    def _run_batch(self, runner: _Runner, batch: Sequence[_Request[_Runner]]) -> None:
+        if len(batch) == 1:
+            batch[0].outputs = self._run(runner, batch[0].inputs)
+            return
+        try:
+            together = self._run(
+                runner,
+                {
+                    name: np.concatenate([request.inputs[name] for request in batch])
+                    for name in batch[0].inputs
+                },
+            )
+            first = 0
+            for request in batch:
+                last = first + request.rows
+                request.outputs = {name: array[first:last] for name, array in together.items()}
+                first = last
+        except Exception:
+            # One of them may be to blame, and only that one should hear of it.
+            for request in batch:
+                try:
+                    request.outputs = self._run(runner, request.inputs)
+                except Exception as error:
+                    request.error = error
+
+    def _overloaded(self) -> HybridgeError:
+        waiting = len(self._waiting)
+        return HybridgeError(
+            ErrorCode.CLOUD_OVERLOADED,
+            f"model '{self._name}'",
+            received=f"a request while {waiting} wait",
+            expected=f"at most {self._batching.max_waiting} that wait",
+            fix="ask again later, or give the endpoint more instances",
+            retry_after_s=waiting * self._expected_s / self._instances,
+        )
+
+    def _too_late(self) -> HybridgeError:
+        return HybridgeError(
+            ErrorCode.CLOUD_DEADLINE,
+            f"model '{self._name}'",
+            received="a request whose deadline passed, or whose caller left, before its turn came",
+            fix="give it a longer deadline, or the endpoint more instances",
+        )
+
+
+def _batch_key(inputs: Mapping[str, Array]) -> tuple[object, int]:
+    """What must be the same for requests to be run together, and the rows of this one."""
+    arrays = list(inputs.values())
+    if not arrays or any(array.ndim == 0 for array in arrays):
+        return None, 1
+    rows = arrays[0].shape[0]
+    if rows == 0 or any(array.shape[0] != rows for array in arrays):
+        return None, 1
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items())), rows
