@@ -169,7 +169,8 @@ class Repository:
         for name, version in self._known.values():
             states.setdefault((name, version), ModelState(name, version, State.UNAVAILABLE, "unloaded"))
         for (name, version), reason in self._failures.items():
-            state = State.READY if states.get((name, version)) in states.values() else State.UNAVAILABLE
+            before = states.get((name, version))
+            state = State.UNAVAILABLE if before is None else before.state
             states[name, version] = ModelState(name, version, state, reason)
         return [states[each] for each in sorted(states)]
 

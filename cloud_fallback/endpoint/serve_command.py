@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_runtime.console import emit, format_option, say
+from edge_runtime.console import emit, format_option, say, usage_error
+from edge_runtime.errors import HybridgeError
 
 if TYPE_CHECKING:
     from cloud_fallback.endpoint.endpoint import Endpoint
+    from cloud_fallback.endpoint.repository import Repository
 
 __all__ = ["serve"]
 
-# How often to look whether the parent is still there.
-_PARENT_CHECK_S = 0.25
+# How often to look whether the parent is still there, and whether to load again.
+_CHECK_S = 0.25
 
 
 @click.command()
@@ -52,6 +55,42 @@ _PARENT_CHECK_S = 0.25
     help="Threads that each instance may use.  [default: the cores, shared out among instances]",
 )
 @click.option(
+    "--max-batch-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Rows of requests that are run together, for models with a free batch.",
+)
+@click.option(
+    "--preferred-batch-size",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Rows at which a run begins at once; may be repeated.",
+)
+@click.option(
+    "--queue-delay-ms",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="How long a run waits for more requests.",
+)
+@click.option(
+    "--max-waiting",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="Requests that may wait for a model; more are refused, with a time to come back after.",
+)
+@click.option(
+    "--split",
+    multiple=True,
+    metavar="NAME=VERSION:WEIGHT,...",
+    help="How requests that name no version are shared among versions; may be repeated.",
+)
+@click.option(
+    "--watch", is_flag=True, help="Load what is new or changed in the files and folders, as SIGHUP does."
+)
+@click.option(
     "--grace-s",
     type=click.FloatRange(min=0),
     default=10.0,
@@ -68,31 +107,49 @@ def serve(
     workers: int,
     instances: int | None,
     num_threads: int | None,
+    max_batch_size: int,
+    preferred_batch_size: tuple[int, ...],
+    queue_delay_ms: float,
+    max_waiting: int,
+    split: tuple[str, ...],
+    watch: bool,
     grace_s: float,
     exit_with_parent: bool,
 ) -> None:
-    """Serves .edge, .tflite and .onnx files, folders of them, chains (.toml), and what module:function returns.
+    """Serves models, folders of them, chains, and what module:function returns.
 
-    It speaks the Open Inference Protocol.
+    A model is an .edge, .tflite, .onnx, .keras or .h5 file or a SavedModel; a chain is a .toml. A folder may hold
+    models, or a folder for each model with a folder for each version. It speaks the Open Inference Protocol.
 
     Writes its address to standard output when it is ready. SIGTERM and SIGINT stop it: new calls are refused, those
-    under way finish, and it exits with 0.
+    under way finish, and it exits with 0. SIGHUP loads what has changed; no request is dropped.
     """
     parent = os.getppid() if exit_with_parent else None
     from cloud_fallback.endpoint.endpoint import Endpoint
     from cloud_fallback.endpoint.repository import Repository
+    from cloud_fallback.endpoint.repository_watch import RepositoryWatch
+    from cloud_fallback.endpoint.served import Batching
 
-    repository = Repository.load(models, instances=instances, num_threads=num_threads)
+    repository = Repository.load(
+        models,
+        instances=instances,
+        num_threads=num_threads,
+        batching=Batching(max_batch_size, preferred_batch_size, queue_delay_ms, max_waiting),
+        splits=dict(map(_split, split)),
+    )
     endpoint = Endpoint(
         repository, host=host, port=port, max_message_bytes=max_message_mb * 2**20, max_workers=workers
     )
-    stop = _stop_on_signals()
-    with endpoint:
+    stop, reload = _events_of_signals()
+    with endpoint, RepositoryWatch(repository) if watch else nullcontext():
         emit(_data(endpoint), lambda: _text(endpoint))
-        while not stop.wait(_PARENT_CHECK_S if exit_with_parent else None):
+        while not stop.wait(_CHECK_S):
             # An orphan is given to another parent.
-            if os.getppid() != parent:
+            if exit_with_parent and os.getppid() != parent:
                 break
+            if reload.is_set():
+                reload.clear()
+                _reload(repository)
         # A second signal ends it at once.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -100,15 +157,41 @@ def serve(
         endpoint.stop(grace_s)
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+def _events_of_signals() -> tuple[threading.Event, threading.Event]:
+    stop, reload = threading.Event(), threading.Event()
+    events = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: reload}
 
-    def request_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def note(number: int, _frame: FrameType | None) -> None:
+        events[signal.Signals(number)].set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, request_stop)
-    return stop
+    for number in events:
+        signal.signal(number, note)
+    return stop, reload
+
+
+def _reload(repository: Repository) -> None:
+    try:
+        failures = repository.refresh()
+    except HybridgeError as error:
+        failures = [error]
+    for failure in failures:
+        say(f"not loaded: {failure.message}")
+    say(f"serving {_names(repository)}")
+
+
+def _split(text: str) -> tuple[str, dict[str, float]]:
+    """A model's name, and the weight of each of its versions."""
+    name, _, shares = text.partition("=")
+    try:
+        weights = {
+            version: float(weight)
+            for version, weight in (share.rsplit(":", 1) for share in shares.split(","))
+        }
+    except ValueError as error:
+        raise usage_error(
+            f"--split '{text}' is none; write it as name=version:weight,..., such as digits=1.1:5,1.0:95"
+        ) from error
+    return name, weights
 
 
 def _data(endpoint: Endpoint) -> dict[str, Any]:
@@ -124,5 +207,8 @@ def _data(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _text(endpoint: Endpoint) -> str:
-    models = ", ".join(f"{model.name} {model.version}" for model in endpoint.repository.models)
-    return f"serving {models} on {endpoint.address}"
+    return f"serving {_names(endpoint.repository)} on {endpoint.address}"
+
+
+def _names(repository: Repository) -> str:
+    return ", ".join(f"{model.name} {model.version}" for model in repository.models) or "nothing"

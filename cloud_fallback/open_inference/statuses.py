@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,12 @@ import grpc
 
 from edge_runtime.errors import ErrorCode, HybridgeError, Kind
 
-__all__ = ["CODE_KEY", "STATUSES", "abort", "from_status"]
+__all__ = ["CODE_KEY", "PUSHBACK_KEY", "STATUSES", "abort", "from_status", "is_outage"]
 
 # The trailing metadata key that holds an `ErrorCode`, for clients that know them.
 CODE_KEY = "hybridge-code"
+# The one in which a server says, in milliseconds, when to ask again: gRFC A6, client retries.
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 STATUSES: Mapping[Kind, grpc.StatusCode] = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -40,13 +43,27 @@ _CLIENT_CODES = {
     grpc.StatusCode.PERMISSION_DENIED: ErrorCode.NOT_PERMITTED,
     grpc.StatusCode.UNAVAILABLE: ErrorCode.CLOUD_UNAVAILABLE,
 }
+# The server understood the call and will say no to it again; what has another status may be better next time.
+_REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNIMPLEMENTED,
+    # Only this side cancels.
+    grpc.StatusCode.CANCELLED,
+}
 # A header larger than 8 KB is refused by most peers, and an error that does not arrive is none.
 _MAX_DETAILS = 1024
 
 
 def abort(context: Any, error: HybridgeError) -> None:
     """Ends the call of a `grpc.ServicerContext` with an error; raises what gRPC raises for that."""
-    context.set_trailing_metadata(((CODE_KEY, error.code.value),))
+    trailing = [(CODE_KEY, error.code.value)]
+    if error.retry_after_s is not None:
+        trailing.append((PUSHBACK_KEY, str(max(1, round(error.retry_after_s * 1e3)))))
+    context.set_trailing_metadata(trailing)
     context.abort(STATUSES[error.code.kind], error.message[:_MAX_DETAILS])
 
 
@@ -59,14 +76,37 @@ def from_status(error: Any, target: str) -> HybridgeError:
 
     Returns:
         An error with the code `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `message-too-large`,
-        `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other reason.
+        `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other reason; with
+        `retry_after_s` where the server pushed back, infinity where it said not to ask again.
     """
     status: grpc.StatusCode = error.code()
     details = error.details() or ""
     code = _CLIENT_CODES.get(status, ErrorCode.CLOUD_REFUSED)
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and _is_about_size(error, details):
         code = ErrorCode.MESSAGE_TOO_LARGE
-    return HybridgeError(code, f"cloud at {target}", received=f"{status.name}: {details[:_MAX_DETAILS]}")
+    return HybridgeError(
+        code,
+        f"cloud at {target}",
+        received=f"{status.name}: {details[:_MAX_DETAILS]}",
+        retry_after_s=_pushback_s(error),
+    )
+
+
+def is_outage(error: Any) -> bool:
+    """Whether a failed call, a `grpc.RpcError`, says something of the cloud's health rather than of the request."""
+    status: grpc.StatusCode = error.code()
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return not _is_about_size(error, error.details() or "")
+    return status not in _REFUSALS
+
+
+def _pushback_s(error: Any) -> float | None:
+    """Seconds after which the server wants to be asked again; a negative number means not at all (gRFC A6)."""
+    said = dict(error.trailing_metadata() or ()).get(PUSHBACK_KEY)
+    if not isinstance(said, str) or not said.removeprefix("-").isdecimal():
+        return None
+    milliseconds = int(said[:20])
+    return milliseconds / 1e3 if milliseconds >= 0 else math.inf
 
 
 def _is_about_size(error: Any, details: str) -> bool:

@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-__all__ = ["LINEAR_WEIGHTS", "write_models"]
+__all__ = ["LINEAR_WEIGHTS", "write_linear", "write_models"]
 
 LINEAR_WEIGHTS = np.arange(6, dtype=np.float32).reshape(3, 2)
 # 33 million multiplications and additions a step.
 _BUSY_SIZE = 256
 
 
-def write_models(folder: Path) -> None:
-    """Writes `linear`, `classifier`, `strings`, `logarithm`, `ones`, `doubles` and `busy`, each a `.onnx`."""
+def write_linear(path: Path, *, gain: float = 1.0) -> None:
+    """Writes a model that multiplies `x` by `LINEAR_WEIGHTS`, and by `gain`."""
     _write(
-        folder / "linear.onnx",
+        path,
         [helper.make_node("MatMul", ["x", "weights"], ["y"])],
         {"x": (TensorProto.FLOAT, ["batch", 3])},
         {"y": (TensorProto.FLOAT, ["batch", 2])},
-        {"weights": LINEAR_WEIGHTS},
+        {"weights": np.float32(gain) * LINEAR_WEIGHTS},
     )
+
+
+def write_models(folder: Path) -> None:
+    """Writes `linear`, `classifier`, `strings`, `logarithm`, `ones`, `doubles` and `busy`, each a `.onnx`."""
+    write_linear(folder / "linear.onnx")
     _write(
         folder / "classifier.onnx",
         [

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cloud_fallback import Endpoint, Repository
-from cloud_fallback.endpoint.served import TimeLeft, no_limit
+from cloud_fallback.endpoint.served import Batching, TimeLeft, no_limit
 from cloud_fallback.endpoint.served.onnx_model import OnnxModel
 from cloud_fallback.open_inference import SERVICE_NAME
 from cloud_fallback.open_inference.open_inference_pb2 import (
@@ -30,7 +30,7 @@ from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceS
 from cloud_fallback.open_inference.tensors import decode_response, encode_request
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Model, __version__
 from edge_runtime.tensor_spec import TensorSpec
-from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS
+from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS, write_linear
 
 Array = np.ndarray[Any, Any]
 
@@ -349,3 +349,67 @@ def test_a_tflite_model_answers_many_threads_correctly(tflite_endpoint: Endpoint
         calls = [stub.ModelInfer.future(encode_request("any-batch", {"x": x})) for x in inputs]
         for x, call in zip(inputs, calls, strict=True):
             np.testing.assert_allclose(decode_response(call.result())["y"], x @ weights, rtol=1e-6)
+
+
+def test_tritonclient_lists_loads_and_unloads_models(onnx_models: Path, tmp_path: Path) -> None:
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    path = tmp_path / "linear.onnx"
+    write_linear(path)
+    with Endpoint([path, onnx_models / "strings.onnx"]) as endpoint:
+        client = InferenceServerClient(endpoint.address)
+
+        def states() -> dict[str, str]:
+            return {each.name: each.state for each in client.get_model_repository_index().models}
+
+        assert states() == {"linear": "READY", "strings": "READY"}
+        client.unload_model("linear")
+        assert states() == {"linear": "UNAVAILABLE", "strings": "READY"}
+        with pytest.raises(InferenceServerException, match="linear"):
+            client.is_model_ready("linear")
+        client.load_model("linear")
+        assert client.is_model_ready("linear")
+        path.write_bytes(b"rubbish")
+        with pytest.raises(InferenceServerException, match="model 'linear'"):
+            client.load_model("linear")
+        assert client.is_model_ready("linear")
+        with pytest.raises(InferenceServerException, match="parameters"):
+            client.load_model("linear", config="{}")
+        client.close()
+
+
+def test_a_request_that_comes_twice_is_run_once(onnx_models: Path) -> None:
+    runs = []
+
+    class Counting:
+        name, version, platform = "counting", "1", "python"
+        inputs = outputs = (TensorSpec("x", (), "float32"),)
+
+        def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:  # noqa: ARG002
+            runs.append(1)
+            return {"x": np.array(len(runs), np.float32)}
+
+    with Endpoint(Repository([Counting()])) as endpoint, grpc.insecure_channel(endpoint.address) as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        request = encode_request("counting", {"x": np.array(0, np.float32)})
+        answers = [
+            decode_response(infer(request, metadata=(("idempotency-key", key),) if key else ()))["x"].item()
+            for key in ("a", "a", "b", "", "", "a")
+        ]
+    assert answers == [1, 1, 2, 3, 4, 1]
+
+
+def test_a_full_queue_is_refused_with_a_time_to_come_back_after(
+    onnx_models: Path, busy: Callable[[float], dict[str, Array]]
+) -> None:
+    repository = Repository.load([onnx_models / "busy.onnx"], instances=1, batching=Batching(max_waiting=1))
+    with Endpoint(repository) as endpoint, grpc.insecure_channel(endpoint.address) as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        calls = [infer.future(encode_request("busy", busy(0.5))) for _ in range(4)]
+        refused = [call for call in calls if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert [call.code() for call in calls if call not in refused] == [grpc.StatusCode.OK] * 2
+        for call in refused:
+            trailing = dict(call.trailing_metadata())
+            assert trailing["hybridge-code"] == "cloud-overloaded"
+            assert 0 < int(trailing["grpc-retry-pushback-ms"]) < 5000

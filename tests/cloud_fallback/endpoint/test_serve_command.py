@@ -19,7 +19,7 @@ import pytest
 from cloud_fallback import CloudFallback, Endpoint, EndpointProcess
 from edge_runtime import ErrorCode, HybridgeError, Reason, Source
 from tests.cloud_fallback.conftest import unsure
-from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS
+from tests.cloud_fallback.onnx_models import LINEAR_WEIGHTS, write_linear
 
 Array = np.ndarray[Any, Any]
 Busy = Callable[[float], dict[str, Array]]
@@ -193,3 +193,50 @@ def test_an_endpoint_ends_with_the_process_that_started_it(onnx_models: Path, nu
     while _is_running(child):
         assert time.monotonic() < end, "the endpoint outlives its parent"
         time.sleep(0.05)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "--watch"])
+def test_a_new_version_is_taken_up_while_it_runs(tmp_path: Path, how: str) -> None:
+    def put(version: str, gain: float) -> None:
+        folder = tmp_path / "models" / "linear" / version
+        folder.mkdir(parents=True)
+        write_linear(folder / "model.onnx", gain=gain)
+
+    put("1", 1.0)
+    with (
+        EndpointProcess([tmp_path / "models"], arguments=["--watch"] if how == "--watch" else []) as process,
+        CloudFallback(process.address, model="linear", deadline_s=10.0) as client,
+    ):
+        np.testing.assert_array_equal(client.infer({"x": X})["y"], X @ LINEAR_WEIGHTS)
+        put("2", 3.0)
+        if how == "SIGHUP":
+            os.kill(process.pid, signal.SIGHUP)
+        _until(lambda: np.array_equal(client.infer({"x": X})["y"], 3 * X @ LINEAR_WEIGHTS))
+        assert process.stop() == 0
+
+
+def test_requests_are_split_among_versions_as_it_is_told(tmp_path: Path) -> None:
+    for version, gain in (("1", 1.0), ("2", 3.0)):
+        folder = tmp_path / "linear" / version
+        folder.mkdir(parents=True)
+        write_linear(folder / "model.onnx", gain=gain)
+    with (
+        EndpointProcess([tmp_path], arguments=["--split", "linear=2:25,1:75"]) as process,
+        CloudFallback(process.address, model="linear", deadline_s=10.0) as client,
+    ):
+        new = sum(np.array_equal(client.infer({"x": X})["y"], 3 * X @ LINEAR_WEIGHTS) for _ in range(400))
+    assert 0.15 < new / 400 < 0.35
+
+
+@pytest.mark.parametrize("split", ["linear", "linear=1", "linear=1:x", "other=1:1", "linear=7:1"])
+def test_a_split_that_cannot_be_is_refused(onnx_models: Path, split: str) -> None:
+    with pytest.raises(HybridgeError) as caught:
+        EndpointProcess([onnx_models / "linear.onnx"], arguments=["--split", split])
+    assert caught.value.code is ErrorCode.USAGE

@@ -1,0 +1,218 @@
+"""Turns, batches, limits and deadlines of the queue in front of a model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloud_fallback.endpoint.served import Batching, ModelQueue, no_limit
+from edge_runtime import ErrorCode, HybridgeError
+
+Array = np.ndarray[Any, Any]
+
+
+class Gated:
+    """A model that doubles its input, notes the rows of each run, and runs only when it is let."""
+
+    def __init__(self, *, runners: int = 1, open_: bool = False, **batching: Any):
+        self.rows: list[int] = []
+        self.running = threading.Semaphore(0)
+        self.gate = threading.Semaphore(10**6 if open_ else 0)
+        self.queue = ModelQueue(
+            "double", [self] * runners, type(self).run, batching=Batching(**batching), batchable=True
+        )
+        self.pool = ThreadPoolExecutor(32)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.running.release()
+        assert self.gate.acquire(timeout=10)
+        x = inputs["x"]
+        self.rows.append(len(x))
+        if (x < 0).any():
+            raise HybridgeError(ErrorCode.INPUT_INVALID, "less than nothing")
+        return {"y": 2 * x}
+
+    def ask(
+        self, *values: float, time_left: Callable[[], float | None] = no_limit, width: int = 1
+    ) -> Future[dict[str, Array]]:
+        x = np.repeat(np.array(values, np.float32)[:, None], width, axis=1)
+        return self.pool.submit(self.queue.infer, {"x": x}, time_left)
+
+    def hold(self) -> Future[dict[str, Array]]:
+        """A run that is under way until the gate opens."""
+        first = self.ask(0.0)
+        assert self.running.acquire(timeout=10)
+        return first
+
+    def wait_for(self, waiting: int) -> None:
+        give_up = time.monotonic() + 10
+        while self.queue.figures().waiting != waiting:
+            assert time.monotonic() < give_up
+            time.sleep(0.001)
+
+    def open(self, runs: int = 1000) -> None:
+        self.gate.release(runs)
+
+
+def _code(future: Future[Any]) -> ErrorCode:
+    error = future.exception(10)
+    assert isinstance(error, HybridgeError)
+    return error.code
+
+
+def test_each_gets_its_own_answer_from_a_run_together() -> None:
+    model = Gated(max_batch_size=8)
+    first = model.hold()
+    futures = [model.ask(float(n), float(n) + 0.5) for n in range(1, 4)]
+    model.wait_for(3)
+    model.open()
+    for n, future in enumerate(futures, 1):
+        np.testing.assert_array_equal(future.result(10)["y"], [[2 * n], [2 * n + 1]])
+    assert first.result(10)["y"] == 0
+    assert model.rows == [1, 6]
+
+
+def test_a_run_takes_no_more_rows_than_it_may_and_leaves_none_behind() -> None:
+    model = Gated(max_batch_size=4)
+    first = model.hold()
+    futures = [model.ask(*[1.0] * rows) for rows in (3, 2, 2, 1, 4, 5)]
+    model.wait_for(6)
+    model.open()
+    for future in (first, *futures):
+        future.result(10)
+    assert max(model.rows[1:]) == 5  # one request is never cut in two
+    assert sum(model.rows) == 18
+    assert sorted(model.rows)[-2] <= 4
+
+
+def test_inputs_of_other_shapes_run_apart() -> None:
+    model = Gated(max_batch_size=8)
+    model.hold()
+    futures = [model.ask(1.0, width=width) for width in (2, 3, 2, 3)]
+    model.wait_for(4)
+    model.open()
+    for future, width in zip(futures, (2, 3, 2, 3), strict=True):
+        assert future.result(10)["y"].shape == (1, width)
+    assert model.rows == [1, 2, 2]
+
+
+def test_one_bad_request_fails_alone() -> None:
+    model = Gated(max_batch_size=8)
+    model.hold()
+    futures = [model.ask(value) for value in (1.0, -1.0, 2.0)]
+    model.wait_for(3)
+    model.open()
+    assert [futures[0].result(10)["y"].item(), futures[2].result(10)["y"].item()] == [2.0, 4.0]
+    assert _code(futures[1]) is ErrorCode.INPUT_INVALID
+
+
+def test_a_preferred_size_begins_at_once_and_others_wait_for_more() -> None:
+    model = Gated(open_=True, max_batch_size=8, preferred_batch_sizes=(4,), queue_delay_ms=60_000)
+    futures = [model.ask(float(n)) for n in range(4)]
+    for n, future in enumerate(futures):
+        assert future.result(10)["y"].item() == 2 * n
+    assert model.rows == [4]
+
+
+def test_the_delay_ends_a_wait_for_more() -> None:
+    model = Gated(open_=True, max_batch_size=8, queue_delay_ms=50)
+    start = time.perf_counter()
+    model.ask(1.0).result(10)
+    assert 0.045 < time.perf_counter() - start < 5
+    assert model.rows == [1]
+
+
+def test_the_largest_preferred_size_that_is_there_is_taken() -> None:
+    model = Gated(max_batch_size=8, preferred_batch_sizes=(2, 4))
+    model.hold()
+    futures = [model.ask(float(n)) for n in range(7)]
+    model.wait_for(7)
+    model.open()
+    for future in futures:
+        future.result(10)
+    assert model.rows == [1, 4, 2, 1]
+
+
+def test_too_many_are_refused_with_a_time_to_come_back_after() -> None:
+    model = Gated(max_waiting=2)
+    model.hold()
+    waiting = [model.ask(1.0) for _ in range(2)]
+    model.wait_for(2)
+    refused = model.ask(1.0).exception(10)
+    assert isinstance(refused, HybridgeError)
+    assert refused.code is ErrorCode.CLOUD_OVERLOADED
+    assert refused.retry_after_s is not None
+    assert 0 < refused.retry_after_s < 1
+    model.open()
+    for future in waiting:
+        future.result(10)
+    assert model.queue.figures().shed == 1
+
+
+def test_what_nobody_waits_for_is_not_run() -> None:
+    model = Gated(max_batch_size=4)
+    model.hold()
+    alive = [True]
+    late = model.ask(1.0, time_left=lambda: 0.05)
+    gone = model.ask(2.0, time_left=lambda: None if alive[0] else 0.0)
+    kept = model.ask(3.0)
+    assert _code(late) is ErrorCode.CLOUD_DEADLINE
+    model.wait_for(2)
+    alive[0] = False
+    model.open()
+    assert _code(gone) is ErrorCode.CLOUD_DEADLINE
+    assert kept.result(10)["y"].item() == 6.0
+    assert sum(model.rows) == 2
+    figures = model.queue.figures()
+    assert (figures.expired, figures.answered, figures.waiting, figures.running) == (2, 2, 0, 0)
+
+
+def test_requests_are_answered_in_the_order_they_came() -> None:
+    model = Gated()
+    model.hold()
+    order: list[int] = []
+    futures = []
+    for n in range(6):
+        future = model.ask(float(n))
+        future.add_done_callback(lambda _, n=n: order.append(n))  # type: ignore[misc]
+        futures.append(future)
+        model.wait_for(n + 1)
+    for _ in range(7):
+        model.open(1)
+        time.sleep(0.01)
+    for future in futures:
+        future.result(10)
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("runners", [1, 3])
+def test_nothing_is_lost_or_mixed_up_when_many_come_and_go_at_once(runners: int) -> None:
+    model = Gated(open_=True, runners=runners, max_batch_size=8, queue_delay_ms=1, max_waiting=16)
+    rng = np.random.default_rng(0)
+    lefts = rng.choice([0.0005, 0.002, 10.0], 3000).tolist()
+
+    def one(index: int) -> str:
+        deadline = time.monotonic() + lefts[index]
+        x = np.full((1 + index % 3, 1), index, np.float32)
+        try:
+            y = model.queue.infer({"x": x}, lambda: deadline - time.monotonic())["y"]
+        except HybridgeError as error:
+            time.sleep(error.retry_after_s or 0.0)
+            return str(error.code)
+        assert y.shape == x.shape
+        assert (y == 2 * index).all()
+        return "answered"
+
+    with ThreadPoolExecutor(24) as pool:
+        outcomes = list(pool.map(one, range(3000), timeout=60))
+    counts = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
+    assert counts.keys() <= {"answered", "cloud-deadline", "cloud-overloaded"}
+    assert counts["answered"] > 300
+    assert model.queue.is_idle()
+    assert model.queue.figures().shed == counts.get("cloud-overloaded", 0)
