@@ -6,7 +6,7 @@ that takes the URL and keyword options and returns a `Fallback`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,6 +31,7 @@ class Query:
         threshold: The confidence below which the bundle or chain says to ask, if it says.
         deadline: The moment by which the answer must be there, on the clock of `time.monotonic`, or None.
         private: Whether the stage's data must not leave the device; `inputs` is then empty.
+        agrees: Whether outputs from elsewhere say the same as the device's, where the stage can tell: the same class.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Query:
     threshold: float | None = None
     deadline: float | None = None
     private: bool = False
+    agrees: Callable[[Mapping[str, Array]], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from cloud_fallback.policy.cost import Cost
 from cloud_fallback.policy.hourly_budget import HourlyBudget
 from cloud_fallback.policy.policy import Action, Decision, Link
+from cloud_fallback.threshold.online_threshold import OnlineThreshold
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Query
 from edge_runtime.prediction import Reason
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["OffloadPolicy"]
 
@@ -39,6 +42,7 @@ class OffloadPolicy:
         cost: Prices; asks only when that is expected to save more than it costs.
         unanswered: What becomes of an unsure answer that cannot be asked about now: the device's is kept, or it is
             kept and the question deferred to the outbox. Private data are never deferred.
+        online: A threshold that follows the cloud's answers, in place of a fixed one.
         refuse_below: The confidence below which such an answer is refused rather than kept, or None to refuse none.
 
     Raises:
@@ -49,6 +53,7 @@ class OffloadPolicy:
     _: KW_ONLY
     budget: HourlyBudget | None = None
     cost: Cost | None = None
+    online: OnlineThreshold | None = None
     unanswered: Literal["keep", "defer"] = "keep"
     refuse_below: float | None = None
 
@@ -65,6 +70,8 @@ class OffloadPolicy:
 
     def judge(self, query: Query) -> Decision:
         """Compares the query's confidence with the threshold; see `Policy`."""
+        if self.online is not None:
+            return _UNSURE if self.online.decide(query.confidence)[0] else _SURE
         threshold = query.threshold if self.threshold is None else self.threshold
         if threshold is None:
             return _NO_THRESHOLD
@@ -85,6 +92,11 @@ class OffloadPolicy:
         if self.refuses(query):
             return Decision(Action.REFUSE, reason)
         return Decision(Action.KEEP, reason)
+
+    def heard(self, query: Query, outputs: Mapping[str, Array]) -> None:
+        """Lets a threshold that follows the cloud learn from its answer, where the stage can compare; see `Policy`."""
+        if self.online is not None and query.agrees is not None:
+            self.online.learn(query.confidence, query.agrees(outputs))
 
     def refuses(self, query: Query) -> bool:
         """Whether the device's answer is too unsure to be kept, even until a deferred one comes."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from edge_runtime.fallback import Query
 from edge_runtime.prediction import Reason
+from edge_runtime.tensor_spec import Array
 
 __all__ = ["Action", "Decision", "Link", "Policy"]
 
@@ -65,4 +66,8 @@ class Policy(Protocol):
 
     def give_up(self, query: Query, reason: Reason) -> Decision:
         """What to do about an unsure answer when asking was impossible or in vain; never `ASK`."""
+        ...
+
+    def heard(self, query: Query, outputs: Mapping[str, Array]) -> None:
+        """Learns what the cloud answered, if it wants to."""
         ...

@@ -199,7 +199,14 @@ class ModelStep:
             start = time.perf_counter()
             each = standing[index]
             tier = self.slots[each.tier].tier
-            unsure = Unsure(items[index], each.answer.outputs, each.answer.confidence, tier.threshold)
+            own = each.answer.outputs
+            unsure = Unsure(
+                items[index],
+                own,
+                each.answer.confidence,
+                tier.threshold,
+                lambda outputs: tier.best(outputs) == tier.best(own),
+            )
             assert self.fallback is not None  # noqa: S101 - only called with one
             answer = resolve(self.fallback, call, unsure)
             return _readable(tier, answer), milliseconds_since(start)

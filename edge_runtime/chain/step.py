@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_runtime.fallback import Answer, Fallback, Query
@@ -140,7 +140,8 @@ class Unsure:
     inputs: Mapping[str, Value]
     outputs: Mapping[str, Value]
     confidence: float | None
-    threshold: float | None = field(default=None)
+    threshold: float | None = None
+    agrees: Callable[[Mapping[str, Any]], bool] | None = None
 
 
 def resolve(fallback: Fallback, call: Call, unsure: Unsure) -> Answer:
@@ -156,6 +157,7 @@ def resolve(fallback: Fallback, call: Call, unsure: Unsure) -> Answer:
         unsure.threshold,
         call.deadline,
         call.private,
+        unsure.agrees,
     )
     try:
         answer = fallback.resolve(query)

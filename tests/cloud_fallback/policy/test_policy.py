@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from cloud_fallback import Action, Cost, Decision, HourlyBudget, Link, OffloadPolicy, Policy
+from cloud_fallback.threshold.online_threshold import OnlineThreshold
 from edge_runtime import ErrorCode, HybridgeError, Query, Reason
 
 KEEP = Decision(Action.KEEP, Reason.CONFIDENT)
@@ -126,3 +127,25 @@ def test_a_threshold_outside_the_unit_interval_is_refused(name: str, value: floa
 
 def test_the_offload_policy_is_a_policy() -> None:
     assert isinstance(OffloadPolicy(), Policy)
+
+
+def test_a_threshold_that_follows_the_cloud_learns_from_its_answers() -> None:
+    online = OnlineThreshold(cost=0.2, start=0.5, explore=0.0, seed=1)
+    policy = OffloadPolicy(online=online)
+    assert policy.judge(_query(0.6, threshold=0.9)) == KEEP
+    for _ in range(200):
+        policy.judge(_query(0.4))
+        policy.heard(_query(0.4, agrees=lambda _outputs: True), {})
+    assert policy.judge(_query(0.4)) == KEEP
+    for _ in range(200):
+        policy.heard(_query(0.6, agrees=lambda _outputs: False), {})
+        policy.judge(_query(0.6))
+    assert policy.judge(_query(0.6)) == ASK
+
+
+def test_an_answer_that_cannot_be_compared_is_nothing_to_learn_from() -> None:
+    policy = OffloadPolicy(online=OnlineThreshold(cost=0.2))
+    before = policy.online
+    policy.heard(_query(), {})
+    assert before is not None
+    assert before.to_json() == OnlineThreshold(cost=0.2).to_json()

@@ -325,3 +325,23 @@ def test_a_tier_that_fails_leaves_the_answer_of_the_one_before(models: Path, ima
     np.testing.assert_array_equal(prediction.outputs["logits"], _logits(models, "classifier", image))
     assert (prediction.source, prediction.reason) == (Source.DEVICE, Reason.TIER_FAILED)
     assert "tier 2" in prediction.detail
+
+
+def test_a_query_can_tell_whether_another_answer_says_the_same(models: Path, image: Array) -> None:
+    queries: list[Query] = []
+
+    class Asking:
+        def resolve(self, query: Query) -> Answer:
+            queries.append(query)
+            return Answer.keep(Reason.CONFIDENT)
+
+        def close(self) -> None:
+            """Holds nothing."""
+
+    model = Model(models / "classifier.tflite")
+    chain = Chain([Stage.from_model("read", model, confidence=Confidence("logits"), fallback=Asking())])
+    logits = chain.run(image).outputs["logits"]
+    assert queries[0].agrees is not None
+    assert isinstance(logits, np.ndarray)
+    assert queries[0].agrees({"logits": 2 * logits})
+    assert not queries[0].agrees({"logits": -logits})
