@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cloud_fallback.capacity.capacity_command import capacity
+from cloud_fallback.threshold.fit_command import fit
 
 __all__ = ["fallback"]
 
@@ -15,3 +16,4 @@ def fallback() -> None:
 
 
 fallback.add_command(capacity)
+fallback.add_command(fit)
