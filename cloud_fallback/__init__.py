@@ -14,34 +14,60 @@ from cloud_fallback.policy import Action, Cost, Decision, HourlyBudget, Link, Of
 from cloud_fallback.threshold.curve import choose, sweep, thin
 
 if TYPE_CHECKING:
+    from cloud_fallback.client.answer_cache import AnswerCache
+    from cloud_fallback.client.answer_table import AnswerTable
+    from cloud_fallback.client.breaker import BreakerSettings
     from cloud_fallback.client.client import CloudFallback
+    from cloud_fallback.client.deferral import LateAnswer, drain_deferred
+    from cloud_fallback.client.figures import FallbackFigures
+    from cloud_fallback.client.hedging import Hedge
+    from cloud_fallback.client.prometheus import FallbackCollector
+    from cloud_fallback.client.tls import Tls
     from cloud_fallback.endpoint.endpoint import Endpoint
     from cloud_fallback.endpoint.endpoint_process import EndpointProcess
     from cloud_fallback.endpoint.repository import Repository
 
 __all__ = [
     "Action",
+    "AnswerCache",
+    "AnswerTable",
+    "BreakerSettings",
     "CloudFallback",
     "Cost",
     "Decision",
     "Endpoint",
     "EndpointProcess",
+    "FallbackCollector",
+    "FallbackFigures",
+    "Hedge",
     "HourlyBudget",
+    "LateAnswer",
     "Link",
     "OffloadPolicy",
     "Policy",
     "Repository",
+    "Tls",
     "choose",
+    "drain_deferred",
     "sweep",
     "thin",
 ]
 
 # What needs gRPC is loaded when it is asked for; the serving half needs libraries that devices do not have.
 _LOADED_ON_DEMAND = {
+    "AnswerCache": "cloud_fallback.client.answer_cache",
+    "AnswerTable": "cloud_fallback.client.answer_table",
+    "BreakerSettings": "cloud_fallback.client.breaker",
     "CloudFallback": "cloud_fallback.client.client",
     "Endpoint": "cloud_fallback.endpoint.endpoint",
     "EndpointProcess": "cloud_fallback.endpoint.endpoint_process",
+    "FallbackCollector": "cloud_fallback.client.prometheus",
+    "FallbackFigures": "cloud_fallback.client.figures",
+    "Hedge": "cloud_fallback.client.hedging",
+    "LateAnswer": "cloud_fallback.client.deferral",
     "Repository": "cloud_fallback.endpoint.repository",
+    "Tls": "cloud_fallback.client.tls",
+    "drain_deferred": "cloud_fallback.client.deferral",
 }
 
 

@@ -1,7 +1,9 @@
 """The protocol through which a chain asks elsewhere; `cloud_fallback` implements it.
 
 Implementations are found by URL scheme among the entry points of the group ``hybridge.fallbacks``, each a callable
-that takes the URL and keyword options and returns a `Fallback`.
+that takes the URL and keyword options and returns a `Fallback`. For a fallback in a chain's file whose table has keys
+that the runtime does not know, two of the options are ``settings``, these keys, and ``folder``, what paths in them are
+relative to.
 """
 
 from __future__ import annotations

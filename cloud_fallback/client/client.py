@@ -5,36 +5,63 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-import numpy as np
 
-from cloud_fallback.client.connection import Connection
-from cloud_fallback.open_inference.tensors import decode_response, encode_request
-from cloud_fallback.policy import Action, Link, OffloadPolicy, Policy
+from cloud_fallback.client.answer import fit_outputs, refused
+from cloud_fallback.client.bearer_token import BearerToken
+from cloud_fallback.client.breaker import BreakerSettings
+from cloud_fallback.client.channel import ChannelSettings
+from cloud_fallback.client.connection import Connection, is_loopback
+from cloud_fallback.client.figures import Counts, FallbackFigures
+from cloud_fallback.client.hedging import Hedge
+from cloud_fallback.client.model_card import ModelCard
+from cloud_fallback.client.payload import Payload
+from cloud_fallback.client.question import Question
+from cloud_fallback.client.tls import Tls
+from cloud_fallback.open_inference.tensors import decode_response
+from cloud_fallback.policy import Action, Decision, Link, OffloadPolicy, Policy
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Query
 from edge_runtime.prediction import Reason, Source
 from edge_runtime.tensor_spec import Array
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from cloud_fallback.client.answer_cache import AnswerCache
+    from cloud_fallback.client.answer_table import AnswerTable
+    from cloud_fallback.client.deferral import SharedOutbox
+    from cloud_fallback.open_inference.open_inference_pb2 import ModelInferResponse
+    from cloud_fallback.outbox import Outbox, Request
 
 __all__ = ["CloudFallback"]
 
 _REASONS = {
     ErrorCode.CLOUD_UNAVAILABLE: Reason.CLOUD_UNAVAILABLE,
     ErrorCode.CLOUD_DEADLINE: Reason.CLOUD_DEADLINE,
+    ErrorCode.CLOUD_OVERLOADED: Reason.CLOUD_OVERLOADED,
     ErrorCode.MESSAGE_TOO_LARGE: Reason.MESSAGE_TOO_LARGE,
 }
-_SETTINGS = ("deadline_ms", "threshold", "max_message_mb")
+# Of these another attempt may come to something, so they are worth deferring; a renewed token may be let in.
+_PASSING = {
+    ErrorCode.CLOUD_UNAVAILABLE,
+    ErrorCode.CLOUD_DEADLINE,
+    ErrorCode.CLOUD_OVERLOADED,
+    ErrorCode.UNAUTHENTICATED,
+}
+_COMPRESSIONS = {"none": None, "gzip": grpc.Compression.Gzip}
 
 
 class CloudFallback:
     """Asks a model behind an Open Inference Protocol endpoint: ours, KServe, Triton, OpenVINO Model Server or MLServer.
 
-    The connection is made by the first question and kept; calls come from any thread. A process that forks does so
-    before the first question: gRPC's threads do not survive a fork, so the child's questions keep the device's answer.
+    The connection is made by the first question, kept, and shared with other fallbacks to the same endpoint; calls come
+    from any thread. A process that forks does so before the first question: gRPC's threads do not survive a fork, so
+    the child's questions keep the device's answer.
 
     Args:
         target: The endpoint, as ``host:port`` or another gRPC name.
@@ -45,10 +72,27 @@ class CloudFallback:
         inputs: The endpoint's name for each input of the stage that is sent. By default all are, by their own names.
         outputs: The stage's name for each of the endpoint's outputs. By default those of the stage's own names.
         max_message_bytes: Size of the largest request and response.
-        credentials: For a connection with TLS, from `grpc.ssl_channel_credentials`.
+        tls: Files for a connection with TLS; ``Tls()`` trusts public authorities. Without it the connection is in
+            clear.
+        credentials: In place of `tls`, what `grpc.ssl_channel_credentials` or another function of gRPC made.
+        token_file: A file with a bearer token, which may be renewed at any time.
+        token_in_clear: Lets the token go over a connection without TLS, to this machine only.
+        compression: ``gzip`` compresses messages; pays for what is not an encoded image.
+        payload: In which form inputs are sent, by the endpoint's name: `uint8`, `float16`, `png`, `jpeg:<quality>`; see
+            `Payload`. By default as they are, or as the endpoint's model declares where that loses nothing.
+        hedge: Asks a second time when an answer takes long; only for models whose answers have no side effect.
+        breaker: When an endpoint that fails is left alone.
+        cache: Answers that are given again to the same inputs. Private data are not looked up.
+        table: Answers that were computed beforehand, of this model.
+        outbox: Where questions go that are deferred; without one they are kept. It stays open when this is closed.
+        priority: Of the questions in the outbox.
+
+    Raises:
+        HybridgeError: `usage` for settings that cannot be; `credentials-invalid`; `data-invalid` for a table of another
+            model or version.
 
     Example:
-        >>> with CloudFallback("cloud.example:8001", model="digits-large", deadline_s=0.1) as fallback:
+        >>> with CloudFallback("cloud.example:8001", model="digits-large", deadline_s=0.1, tls=Tls()) as fallback:
         ...     chain = Chain.from_bundle("digits-1.0.edge", fallback=fallback)
         ...     chain.run({"image": image}).source
         <Source.CLOUD: 'cloud'>
@@ -65,15 +109,31 @@ class CloudFallback:
         inputs: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
         max_message_bytes: int = 64 * 2**20,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token_file: str | PathLike[str] | None = None,
+        token_in_clear: bool = False,
+        compression: str = "none",
+        payload: Mapping[str, str] | None = None,
+        hedge: Hedge | bool = False,
+        breaker: BreakerSettings | None = None,
+        cache: AnswerCache | None = None,
+        table: AnswerTable | None = None,
+        outbox: Outbox | None = None,
+        priority: int = 0,
     ):
-        if not 0 < deadline_s < math.inf or max_message_bytes < 1:
+        _check(target, deadline_s, max_message_bytes, compression, tls, credentials)
+        is_clear = tls is None and credentials is None
+        if token_file is not None and is_clear and not (token_in_clear and is_loopback(target)):
             raise HybridgeError(
                 ErrorCode.USAGE,
-                f"fallback to {target}",
-                received=f"a deadline of {deadline_s} s and messages of up to {max_message_bytes} bytes",
-                expected="both more than 0, and a deadline that ends",
+                f"token for {target}",
+                received="a connection without TLS",
+                expected="one with TLS, where nobody can read the token",
+                fix="use grpcs:// or tls=Tls(); for this machine itself, token_in_clear",
             )
+        if table is not None:
+            table.check_model(model, model_version)
         self.target = target
         self.model = model
         self.model_version = model_version
@@ -82,36 +142,62 @@ class CloudFallback:
         self._input_names = inputs
         self._output_names = {stage: cloud for cloud, stage in (outputs or {}).items()}
         self._max_message_bytes = max_message_bytes
-        self._connection = Connection(target, max_message_bytes, credentials)
+        self._payload = Payload(payload)
+        self._cache = cache
+        self._table = table
+        self.outbox = outbox
+        self._shared_outbox: SharedOutbox | None = None
+        self._priority = priority
+        self._what = f"answer of model '{model}' at {target}"
+        self._counts = Counts()
+        self._connection = Connection(
+            ChannelSettings(target, max_message_bytes, credentials, None if tls is None else tls.read()),
+            self._counts,
+            token=None if token_file is None else BearerToken(token_file),
+            compression=_COMPRESSIONS[compression],
+            breaker=breaker,
+            hedge=(Hedge() if hedge else None) if isinstance(hedge, bool) else hedge,
+        )
+        self._card = ModelCard(
+            self._connection,
+            model,
+            model_version,
+            on_change=cache.clear if cache is not None else lambda: None,
+        )
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> CloudFallback:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        folder: str | PathLike[str] = "",
+        **options: Any,
+    ) -> CloudFallback:
         """A fallback for ``grpc://host:port/model[/version][?deadline_ms=100&threshold=0.8&max_message_mb=64]``.
 
         Args:
-            url: Where the model is, and settings.
-            **options: Arguments of the class, which come before those of the URL.
+            url: Where the model is, and settings; ``grpcs://`` for a connection with TLS.
+            settings: What a chain's file says of the fallback, by the keys of `FallbackSettings`.
+            folder: What relative paths in `settings` are relative to.
+            **options: Arguments of the class, which come before those of the settings and the URL.
 
         Raises:
-            HybridgeError: `fallback-unknown` for a URL of another form.
+            HybridgeError: `fallback-unknown` for a URL of another form; `usage` for settings that cannot be; and what
+                the class raises.
         """
+        from cloud_fallback.client.settings import read_settings
+
+        given, shared = read_settings(url, settings or {}, Path(folder))
+        if shared is None:
+            return cls(**(given | options))
         try:
-            target, path, settings = _parsed(url)
-        except ValueError as error:
-            raise HybridgeError(
-                ErrorCode.FALLBACK_UNKNOWN,
-                "fallback",
-                received=f"'{url}' ({error})",
-                expected="grpc://host:port/model[/version][?deadline_ms=100&threshold=0.8&max_message_mb=64]",
-            ) from error
-        given: dict[str, Any] = dict(zip(("model", "model_version"), path, strict=False))
-        if "deadline_ms" in settings:
-            given["deadline_s"] = settings["deadline_ms"] / 1e3
-        if "threshold" in settings:
-            given["policy"] = OffloadPolicy(settings["threshold"])
-        if "max_message_mb" in settings:
-            given["max_message_bytes"] = int(settings["max_message_mb"] * 2**20)
-        return cls(target, **(given | options))
+            fallback = cls(**(given | {"outbox": shared.outbox} | options))
+        except BaseException:
+            shared.release()
+            raise
+        fallback._shared_outbox = shared
+        return fallback
 
     def resolve(self, query: Query) -> Answer:
         """Asks when the policy says so; keeps the device's answer, with the reason, when the cloud does not deliver.
@@ -121,23 +207,15 @@ class CloudFallback:
         """
         decision = self.policy.judge(query)
         if decision.action is not Action.ASK:
-            return Answer.keep(decision.reason)
+            return self._conclude(query, decision)
         deadline = time.monotonic() + self.deadline_s
         if query.deadline is not None:
             deadline = min(deadline, query.deadline)
-        decision = self.policy.admit(query, Link(None, None, deadline - time.monotonic(), lambda: 0))
-        if decision.action is not Action.ASK:
-            return Answer.keep(decision.reason, refused=decision.action is Action.REFUSE)
-        names = {stage: self._output_names.get(stage, stage) for stage in query.outputs}
         try:
-            answered = self._ask(self._renamed(query.inputs), tuple(names.values()), deadline)
-            outputs = {
-                stage: self._checked(names[stage], answered[names[stage]], own)
-                for stage, own in query.outputs.items()
-            }
+            return self._resolve_unsure(query, deadline)
         except HybridgeError as error:
-            return Answer.keep(_REASONS.get(error.code, Reason.CLOUD_REFUSED), error.message)
-        return Answer(outputs, Source.CLOUD, decision.reason)
+            # What comes here is about the inputs: they cannot be sent.
+            return self._failed(query, error)
 
     def infer(self, inputs: Mapping[str, Array], deadline_s: float | None = None) -> dict[str, Array]:
         """Asks in any case, with the endpoint's own names, and says what went wrong if something did.
@@ -150,18 +228,56 @@ class CloudFallback:
             An array for each of the model's outputs.
 
         Raises:
-            HybridgeError: `cloud-unavailable`, `cloud-deadline`, `message-too-large`, `model-unknown`, or
-                `cloud-refused` for every other refusal and for a response that does not follow the protocol;
-                `input-dtype` for an array that cannot be sent.
+            HybridgeError: `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `message-too-large`,
+                `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other refusal and for
+                a response that does not follow the protocol; `input-dtype` for an array that cannot be sent.
         """
-        seconds = self.deadline_s if deadline_s is None else deadline_s
-        answered = self._ask(inputs, (), time.monotonic() + seconds)
+        arrays = self._arrays(self.ask(inputs, deadline_s))
         # What was decoded is a view of the message; the caller gets arrays of their own.
-        return {name: array.copy() for name, array in answered.items()}
+        return {name: array.copy() for name, array in arrays.items()}
+
+    def ask(self, inputs: Mapping[str, Array], deadline_s: float | None = None) -> ModelInferResponse:
+        """As `infer`, with the answer as the endpoint sent it."""
+        seconds = self.deadline_s if deadline_s is None else deadline_s
+        question = self._question(inputs, ())
+        return self._connection.infer(question.request(), time.monotonic() + seconds)
+
+    @property
+    def destination(self) -> str:
+        """Where its questions in an outbox go."""
+        return f"{self.target}/{self.model}"
+
+    def send(self, request: Request, timeout_s: float = 30.0) -> bytes:
+        """Sends a question from an outbox, and returns the endpoint's answer as it came; see `drain_deferred`.
+
+        Raises:
+            HybridgeError: As `infer`.
+        """
+        # Our endpoint gives the first answer again to the same key; others do not know it, and answer anew.
+        return self._connection.send(request.body, timeout_s, (("idempotency-key", request.id),))
+
+    def figures(self) -> FallbackFigures:
+        """What was decided, asked and answered so far, and the state of the connection."""
+        expected = self._connection.round_trips.expected_s
+        return self._counts.figures(
+            breaker=self._connection.breaker.state,
+            breaker_openings=self._connection.breaker.openings,
+            is_offline=self._connection.is_offline,
+            expected_ms=None if expected is None else expected * 1e3,
+        )
+
+    def is_up(self) -> bool:
+        """Whether asking may come to something now, as far as is known without asking; for who drains an outbox."""
+        return self._connection.is_up()
 
     def close(self) -> None:
-        """Ends the connection; calls under way and later ones keep the device's answer."""
+        """Gives up the connection: later calls keep the device's answer.
+
+        So do those under way, unless another fallback shares the connection.
+        """
         self._connection.close()
+        if self._shared_outbox is not None:
+            self._shared_outbox.release()
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +286,146 @@ class CloudFallback:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _resolve_unsure(self, query: Query, deadline: float) -> Answer:
+        names = {stage: self._output_names.get(stage, stage) for stage in query.outputs}
+        inputs = {} if query.private else self._renamed(query.inputs)
+        question = self._question(inputs, tuple(names.values()))
+        key = b""
+        if not query.private and (self._cache is not None or self._table is not None):
+            key = question.digest()
+            if (outputs := self._at_hand(key, query, names)) is not None:
+                self._counts.decided(Action.ASK, Reason.UNSURE)
+                return Answer(outputs, Source.CACHE, Reason.UNSURE)
+        obstacle = Reason.PRIVATE if query.private else self._connection.obstacle()
+        is_let_through = False
+        try:
+            decision = self._admit(query, obstacle, deadline, question)
+            is_asked = decision.action is Action.ASK and obstacle is None
+            request = question.request() if is_asked else b""
+            is_let_through = is_asked
+        finally:
+            if obstacle is None and not is_let_through:
+                self._connection.withdraw()
+        if not is_asked:
+            detail = "" if obstacle is None else self._connection.explain(obstacle)
+            return self._conclude(query, decision, question, detail)
+        try:
+            response = self._connection.infer(
+                request,
+                deadline,
+                may_hedge=lambda: self._admit(query, None, deadline, question).action is Action.ASK,
+            )
+            self._card.saw(response.model_version)
+            if question.bytes_saved:
+                self._counts.add(bytes_saved=question.bytes_saved)
+            arrays = self._arrays(response)
+            outputs = fit_outputs(arrays, query.outputs, names, self._what)
+        except HybridgeError as error:
+            return self._failed(query, error, question)
+        finally:
+            # After the question, which is in a hurry.
+            if time.monotonic() < deadline:
+                self._card.learn()
+        if self._cache is not None:
+            self._cache.put(key, {name: arrays[name] for name in names.values()})
+        self.policy.heard(query, outputs)
+        self._counts.decided(Action.ASK, decision.reason)
+        return Answer(outputs, Source.CLOUD, decision.reason)
+
+    def _at_hand(self, key: bytes, query: Query, names: Mapping[str, str]) -> dict[str, Array] | None:
+        """The outputs of an answer that was given before or computed beforehand, if one can stand for the device's."""
+        if self._table is not None and not self._table.is_stale(self._card.versions):
+            self._card.learn()
+            outputs = self._fitting(self._table.get(key), query, names)
+            if outputs is not None:
+                self._counts.add(table_hits=1)
+                return outputs
+        if self._cache is None:
+            return None
+        outputs = self._fitting(self._cache.get(key), query, names)
+        self._counts.add(**{"cache_misses" if outputs is None else "cache_hits": 1})
+        return outputs
+
+    def _fitting(
+        self, found: Mapping[str, Array] | None, query: Query, names: Mapping[str, str]
+    ) -> dict[str, Array] | None:
+        if found is None:
+            return None
+        try:
+            return fit_outputs(found, query.outputs, names, self._what)
+        except HybridgeError:
+            # It was given to another stage, with other outputs; asking shows.
+            return None
+
+    def _admit(self, query: Query, obstacle: Reason | None, deadline: float, question: Question) -> Decision:
+        expected_s = self._connection.round_trips.expected_s
+        left_s = deadline - time.monotonic()
+        decision = self.policy.admit(query, Link(obstacle, expected_s, left_s, question.size))
+        if decision.reason is Reason.NO_TIME and left_s > 0:
+            self._connection.round_trips.fade()
+        return decision
+
+    def _failed(self, query: Query, error: HybridgeError, question: Question | None = None) -> Answer:
+        reason = _REASONS.get(error.code, Reason.CLOUD_REFUSED)
+        decision = self.policy.give_up(query, reason)
+        return self._conclude(query, decision, question if error.code in _PASSING else None, error.message)
+
+    def _conclude(
+        self, query: Query, decision: Decision, question: Question | None = None, detail: str = ""
+    ) -> Answer:
+        """The answer for a query that was not answered elsewhere; only a question can be deferred."""
+        action, reason = decision.action, decision.reason
+        if action is Action.ASK:  # of a policy that does not heed what stands in the way
+            action = Action.KEEP
+        if action is not Action.DEFER:
+            self._counts.decided(action, reason)
+            return Answer.keep(reason, detail, refused=action is Action.REFUSE)
+        is_refused = self.policy.refuses(query)
+        if question is not None and self.outbox is not None and not query.private:
+            try:
+                request_id = self._defer(query, question)
+            except HybridgeError as error:
+                self._counts.add(outbox_failures=1)
+                detail = (
+                    f"{detail}; not deferred: {error.message}" if detail else f"not deferred: {error.message}"
+                )
+            else:
+                self._counts.decided(action, reason)
+                return Answer.defer(reason, request_id, refused=is_refused)
+        self._counts.decided(Action.REFUSE if is_refused else Action.KEEP, reason)
+        return Answer.keep(reason, detail, refused=is_refused)
+
+    def _defer(self, query: Query, question: Question) -> str:
+        from cloud_fallback.outbox import Request
+
+        assert self.outbox is not None  # noqa: S101 - only called with one
+        # What the answer is read by, perhaps by another process.
+        metadata = {
+            "stage": query.stage,
+            "outputs": dict(zip(question.outputs, query.outputs, strict=True)),
+        }
+        request = Request(question.request(), self.destination, priority=self._priority, metadata=metadata)
+        self.outbox.put(request)
+        self._counts.add(deferred=1)
+        return request.id
+
+    def _question(self, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> Question:
+        return Question(
+            self.model,
+            self.model_version,
+            inputs,
+            outputs,
+            payload=self._payload,
+            declared=self._card.declared,
+            max_bytes=self._max_message_bytes,
+        )
+
+    def _arrays(self, response: ModelInferResponse) -> dict[str, Array]:
+        try:
+            return decode_response(response)
+        except HybridgeError as error:
+            raise refused(self._what, f"a malformed message: {error.message}") from error
 
     def _renamed(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._input_names is None:
@@ -184,81 +440,24 @@ class CloudFallback:
             )
         return {cloud: inputs[stage] for stage, cloud in self._input_names.items()}
 
-    def _ask(
-        self, inputs: Mapping[str, Array], outputs: tuple[str, ...], deadline: float
-    ) -> dict[str, Array]:
-        request = encode_request(self.model, inputs, version=self.model_version, outputs=outputs)
-        if request.ByteSize() > self._max_message_bytes:
-            raise HybridgeError(
-                ErrorCode.MESSAGE_TOO_LARGE,
-                f"request for model '{self.model}' at {self.target}",
-                received=f"{request.ByteSize()} bytes",
-                expected=f"at most {self._max_message_bytes}",
-                fix="send less, or raise max_message_bytes here and at the endpoint",
-            )
-        response = self._connection.infer(request, deadline - time.monotonic())
-        try:
-            arrays = decode_response(response)
-        except HybridgeError as error:
-            raise self._refused(f"a malformed message: {error.message}") from error
-        if missing := [name for name in outputs if name not in arrays]:
-            raise self._refused(f"no output {', '.join(missing)}")
-        return arrays
 
-    def _checked(self, name: str, array: Array, own: Array) -> Array:
-        """A copy of a cloud's output in the type of the device's own, refused where it cannot stand for that."""
-        if array.shape != own.shape:
-            raise self._refused(f"output '{name}' of shape {array.shape}", f"shape {own.shape}")
-        if own.dtype.kind == "U":
-            return self._text(name, array)
-        if array.dtype == own.dtype:
-            cast = array.copy()
-        elif np.can_cast(array.dtype, own.dtype, "same_kind"):
-            # What does not fit becomes infinite or another number, and is refused below.
-            with np.errstate(over="ignore"):
-                cast = array.astype(own.dtype)
-            if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
-                raise self._refused(f"output '{name}' with values that do not fit", str(own.dtype))
-        else:
-            raise self._refused(f"output '{name}' of {array.dtype}", str(own.dtype))
-        if cast.dtype.kind == "f" and not np.isfinite(cast).all():
-            raise self._refused(f"output '{name}' with values that are not finite", f"finite {own.dtype}")
-        return cast
-
-    def _text(self, name: str, array: Array) -> Array:
-        """Text of strings, which come as bytes."""
-        if array.dtype.kind != "O":
-            raise self._refused(f"output '{name}' of {array.dtype}", "strings")
-        try:
-            texts = [element.decode() for element in array.ravel().tolist()]
-        except UnicodeDecodeError as error:
-            raise self._refused(f"output '{name}': {error}", "strings in UTF-8") from error
-        return np.array(texts, np.str_).reshape(array.shape)
-
-    def _refused(self, received: str, expected: str = "") -> HybridgeError:
-        return HybridgeError(
-            ErrorCode.CLOUD_REFUSED,
-            f"answer of model '{self.model}' at {self.target}",
-            received=received,
-            expected=expected,
+def _check(
+    target: str,
+    deadline_s: float,
+    max_message_bytes: int,
+    compression: str,
+    tls: Tls | None,
+    credentials: grpc.ChannelCredentials | None,
+) -> None:
+    wrong = ("", "")
+    if not 0 < deadline_s < math.inf or max_message_bytes < 1:
+        wrong = (
+            f"a deadline of {deadline_s} s and messages of up to {max_message_bytes} bytes",
+            "both more than 0, and a deadline that ends",
         )
-
-
-def _parsed(url: str) -> tuple[str, list[str], dict[str, float]]:
-    """Target, model and version, and settings of a URL; a `ValueError` says what is wrong with it."""
-    parts = urlsplit(url)
-    if parts.scheme != "grpc" or parts.fragment or parts.username is not None:
-        raise ValueError("the scheme is not grpc, or there is a user or a fragment")
-    if not parts.hostname or not parts.port:
-        raise ValueError("no host or no port")
-    path = [unquote(part) for part in parts.path.split("/")[1:]]
-    if len(path) not in (1, 2) or not all(path):
-        raise ValueError("the path is not a model, or a model and a version")
-    settings = {
-        name: float(value) for name, value in parse_qsl(parts.query, strict_parsing=bool(parts.query))
-    }
-    if unknown := sorted(settings.keys() - set(_SETTINGS)):
-        raise ValueError(f"unknown setting {', '.join(unknown)}")
-    if not all(map(math.isfinite, settings.values())):
-        raise ValueError("a setting is not finite")
-    return parts.netloc, path, settings
+    elif compression not in _COMPRESSIONS:
+        wrong = f"compression '{compression}'", " or ".join(_COMPRESSIONS)
+    elif tls is not None and credentials is not None:
+        wrong = "tls and credentials", "one of the two"
+    if wrong[0]:
+        raise HybridgeError(ErrorCode.USAGE, f"fallback to {target}", received=wrong[0], expected=wrong[1])

@@ -7,8 +7,10 @@ fields. Received ones may be either. Nothing that arrives is trusted: whatever d
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +28,8 @@ __all__ = [
     "decode_response",
     "encode_request",
     "encode_response",
+    "numpy_type",
+    "serialize_request",
     "wire_shape",
 ]
 
@@ -55,6 +59,8 @@ _STRING_KINDS = "OSU"
 _MAX_RANK = 32
 _MAX_ELEMENTS = 2**47
 _LENGTH_BYTES = 4
+# Field 7 of ModelInferRequest, length-delimited, as the encoding of Protocol Buffers writes it.
+_RAW_INPUT_TAG = (7 << 3 | 2).to_bytes(1, "little")
 
 
 def datatype(dtype: str | np.dtype[np.generic]) -> str:
@@ -85,6 +91,12 @@ def datatype(dtype: str | np.dtype[np.generic]) -> str:
         ) from None
 
 
+def numpy_type(name: str) -> np.dtype[np.generic] | None:
+    """The element type that the protocol's name stands for, in this machine's byte order; None for BYTES and others."""
+    known = _FIXED_SIZE.get(name)
+    return None if known is None else known[0].newbyteorder("=")
+
+
 def wire_shape(shape: Sequence[int | str]) -> list[int]:
     """A shape as metadata has it: -1 for a dimension that may vary."""
     return [-1 if isinstance(size, str) else size for size in shape]
@@ -111,6 +123,43 @@ def encode_request(
     for name in outputs:
         request.outputs.add(name=name)
     return request
+
+
+def serialize_request(
+    model: str, inputs: Mapping[str, Array], *, version: str = "", outputs: Iterable[str] = ()
+) -> bytes:
+    """The bytes of `encode_request`, with one copy of the arrays on the way instead of three.
+
+    Protobuf's Python takes `bytes` only, copies them into the message, and once more to serialise it. Raw contents
+    are the message's last field, so they are put behind the rest here (https://protobuf.dev/programming-guides/encoding).
+
+    Raises:
+        HybridgeError: `input-dtype` for an array that cannot be sent.
+    """
+    contents: list[bytes | Array] = []
+    tensors = []
+    for name, array in inputs.items():
+        tensors.append((name, datatype(array.dtype), array.shape))
+        content = _contiguous(name, array)
+        size = len(content) if isinstance(content, bytes) else content.nbytes
+        contents += (_RAW_INPUT_TAG, _varint(size), content)
+    head = _request_head(model, version, tuple(tensors), tuple(outputs))
+    # A buffer is joined as it is, which the types do not say.
+    return b"".join((head, *contents))  # type: ignore[arg-type]
+
+
+# A device asks about the same shapes again and again.
+@lru_cache(256)
+def _request_head(
+    model: str, version: str, tensors: tuple[tuple[str, str, tuple[int, ...]], ...], outputs: tuple[str, ...]
+) -> bytes:
+    """A serialised request without its contents."""
+    head = ModelInferRequest(model_name=model, model_version=version)
+    for name, kind, shape in tensors:
+        head.inputs.add(name=name, datatype=kind, shape=shape)
+    for output in outputs:
+        head.outputs.add(name=output)
+    return head.SerializeToString()
 
 
 def encode_response(
@@ -175,6 +224,9 @@ def _element_count(what: str, tensor: _Tensor, shape: tuple[int, ...]) -> int:
             received=f"datatype '{tensor.datatype[:32]}'",
             expected=f"one of {', '.join(_FIXED_SIZE)} or BYTES",
         )
+    # Nearly every tensor is plainly one.
+    if len(shape) <= _MAX_RANK and min(shape, default=1) > 0 and math.prod(shape) <= _MAX_ELEMENTS:
+        return math.prod(shape)
     # An empty tensor has no bytes to hold its other dimensions to: those are held to what NumPy can count.
     count, bound = 1, 1
     for size in shape:
@@ -236,12 +288,26 @@ def _from_typed(what: str, tensor: _Tensor, count: int) -> Array:
 
 
 def _raw(name: str, array: Array) -> bytes:
+    content = _contiguous(name, array)
+    return content if isinstance(content, bytes) else content.tobytes()
+
+
+def _contiguous(name: str, array: Array) -> bytes | Array:
+    """Raw contents: of strings as bytes, of numbers as a row-major little-endian array, where it can be the array."""
     if array.dtype.kind in _STRING_KINDS:
         return b"".join(_length_prefixed(name, element) for element in array.ravel().tolist())
     if array.dtype.byteorder in _BIG_ENDIAN:
         array = array.astype(array.dtype.newbyteorder("<"))
-    # Row-major whatever the array's own order, and the only copy that is made here.
-    return array.tobytes()
+    return np.ascontiguousarray(array)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _length_prefixed(name: str, element: object) -> bytes:

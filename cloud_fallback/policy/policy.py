@@ -68,6 +68,10 @@ class Policy(Protocol):
         """What to do about an unsure answer when asking was impossible or in vain; never `ASK`."""
         ...
 
+    def refuses(self, query: Query) -> bool:
+        """Whether the device's answer is too unsure to be kept, even until a deferred one comes."""
+        ...
+
     def heard(self, query: Query, outputs: Mapping[str, Array]) -> None:
         """Learns what the cloud answered, if it wants to."""
         ...

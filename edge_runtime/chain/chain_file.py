@@ -52,12 +52,13 @@ __all__ = ["ChainFile", "FallbackEntry", "StageEntry", "TierEntry", "load_chain"
 Count = Annotated[int, Meta(ge=1)]
 
 
-class FallbackEntry(Struct, frozen=True, forbid_unknown_fields=True):
+class FallbackEntry(Struct, frozen=True):
     """Whom a stage asks when it is unsure.
 
     `inputs` is what the other side calls each of the stage's inputs that is sent, `outputs` the stage's name for each
     of the other side's outputs; without them names are the same. `threshold` is the confidence below which the answer
-    of a stage that is a chain is unsure; a model's is in its confidence.
+    of a stage that is a chain is unsure; a model's is in its confidence. All other keys are the implementation's own,
+    which checks them: `settings` has them.
     """
 
     url: str
@@ -65,6 +66,15 @@ class FallbackEntry(Struct, frozen=True, forbid_unknown_fields=True):
     inputs: dict[str, str] | None = None
     outputs: dict[str, str] | None = None
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    settings: dict[str, Any] = {}
+
+    @classmethod
+    def gather(cls, table: Any) -> Any:
+        """A table of TOML with the keys that are not known here under `settings`."""
+        if not isinstance(table, dict):
+            return table
+        known = {name: table[name] for name in cls.__struct_fields__ if name in table and name != "settings"}
+        return known | {"settings": {name: value for name, value in table.items() if name not in known}}
 
 
 class TierEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,6 +228,8 @@ class _Loading:
         for number, (table, where) in enumerate(zip(tables, lines, strict=True), 1):
             name = table.get("name", f"number {number}")
             title = f"stage '{name}'"
+            if "fallback" in table:
+                table["fallback"] = FallbackEntry.gather(table["fallback"])
             entry = self._decoded(StageEntry, table, title, where)
             stage = None if entry is None else self._stage(entry, title, where)
             if stage is not None:
@@ -378,6 +390,8 @@ class _Loading:
         options: dict[str, Any] = {"inputs": entry.fallback.inputs, "outputs": entry.fallback.outputs}
         if entry.fallback.deadline_ms is not None:
             options["deadline_s"] = entry.fallback.deadline_ms / 1e3
+        if entry.fallback.settings:
+            options |= {"settings": entry.fallback.settings, "folder": self.path.parent}
         opened = open_fallback(
             entry.fallback.url, **{name: value for name, value in options.items() if value is not None}
         )

@@ -13,6 +13,7 @@ import pytest
 from cloud_fallback import CloudFallback, Endpoint, EndpointProcess, Repository
 from cloud_fallback.endpoint.served.onnx_model import OnnxModel
 from edge_runtime import Query
+from tests.cloud_fallback.faults.fault_table import FaultTable
 from tests.cloud_fallback.onnx_models import write_models
 
 Array = np.ndarray[Any, Any]
@@ -63,6 +64,14 @@ def busy(onnx_models: Path) -> Callable[[float], dict[str, Array]]:
         return {"x": np.full(1, 3.0, np.float32), "steps": np.array(max(1, round(steps * seconds / elapsed)))}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def fault_table() -> Iterator[FaultTable]:
+    """Takes a row from each test of a fault: `fault_table(fault, happened)`, and what was lost unless it is nothing."""
+    table = FaultTable()
+    yield table
+    table.write()
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""What an outbox holds and has done, for metrics to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["OutboxFigures"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxFigures:
+    """An outbox at one moment; counts are since it was opened.
+
+    Attributes:
+        depth: Requests that wait or are being sent.
+        depth_by_destination: The same, for each destination.
+        in_flight: Of those, the ones being sent.
+        unacknowledged: Answers and refusals that no callback has taken yet.
+        bytes: Of all bodies, answers and metadata.
+        disk_bytes: What the file and its WAL take.
+        oldest_age_s: Seconds that the oldest request is known to have waited; zero when none waits.
+        puts: Requests that were stored.
+        repeats: Puts of an id that was there already.
+        refused: Requests that did not fit and were refused.
+        sent: Attempts to send that came to an end.
+        retries: Of those, the ones that failed in passing.
+        answered: Requests that were answered.
+        failed: Requests that were refused for good.
+        dropped: Requests that were given up, by why.
+        deliveries: Answers and refusals given to a callback.
+        acknowledged: Answers and refusals that it took.
+    """
+
+    depth: int
+    depth_by_destination: Mapping[str, int]
+    in_flight: int
+    unacknowledged: int
+    bytes: int
+    disk_bytes: int
+    oldest_age_s: float
+    puts: int
+    repeats: int
+    refused: int
+    sent: int
+    retries: int
+    answered: int
+    failed: int
+    dropped: Mapping[str, int]
+    deliveries: int
+    acknowledged: int
