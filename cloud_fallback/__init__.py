@@ -10,9 +10,6 @@ Example:
 
 from typing import TYPE_CHECKING, Any
 
-from cloud_fallback.policy import Action, Cost, Decision, HourlyBudget, Link, OffloadPolicy, Policy
-from cloud_fallback.threshold.curve import choose, sweep, thin
-
 if TYPE_CHECKING:
     from cloud_fallback.client.answer_cache import AnswerCache
     from cloud_fallback.client.answer_table import AnswerTable
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
     from cloud_fallback.endpoint.endpoint import Endpoint
     from cloud_fallback.endpoint.endpoint_process import EndpointProcess
     from cloud_fallback.endpoint.repository import Repository
+    from cloud_fallback.policy import Action, Cost, Decision, HourlyBudget, Link, OffloadPolicy, Policy
+    from cloud_fallback.threshold.curve import choose, sweep, thin
 
 __all__ = [
     "Action",
@@ -53,8 +52,18 @@ __all__ = [
     "thin",
 ]
 
-# What needs gRPC is loaded when it is asked for; the serving half needs libraries that devices do not have.
+# Each is loaded when it is asked for: what keeps an outbox needs no gRPC, and what serves is not on devices.
 _LOADED_ON_DEMAND = {
+    "Action": "cloud_fallback.policy",
+    "Cost": "cloud_fallback.policy",
+    "Decision": "cloud_fallback.policy",
+    "HourlyBudget": "cloud_fallback.policy",
+    "Link": "cloud_fallback.policy",
+    "OffloadPolicy": "cloud_fallback.policy",
+    "Policy": "cloud_fallback.policy",
+    "choose": "cloud_fallback.threshold.curve",
+    "sweep": "cloud_fallback.threshold.curve",
+    "thin": "cloud_fallback.threshold.curve",
     "AnswerCache": "cloud_fallback.client.answer_cache",
     "AnswerTable": "cloud_fallback.client.answer_table",
     "BreakerSettings": "cloud_fallback.client.breaker",

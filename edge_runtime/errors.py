@@ -59,6 +59,7 @@ class ErrorCode(StrEnum):
     CLOUD_UNAVAILABLE = "cloud-unavailable"
     CLOUD_DEADLINE = "cloud-deadline"
     CLOUD_REFUSED = "cloud-refused"
+    CLOUD_FAILED = "cloud-failed"
     CLOUD_OVERLOADED = "cloud-overloaded"
     UNAUTHENTICATED = "unauthenticated"
     NOT_PERMITTED = "not-permitted"
@@ -102,6 +103,7 @@ _KINDS = {
     ErrorCode.INVOKE_FAILED: Kind.INTERNAL,
     ErrorCode.CLOUD_UNAVAILABLE: Kind.UNAVAILABLE,
     ErrorCode.CLOUD_DEADLINE: Kind.DEADLINE,
+    ErrorCode.CLOUD_FAILED: Kind.UNAVAILABLE,
     ErrorCode.CLOUD_OVERLOADED: Kind.EXHAUSTED,
     ErrorCode.UNAUTHENTICATED: Kind.UNAUTHENTICATED,
     ErrorCode.NOT_PERMITTED: Kind.FORBIDDEN,

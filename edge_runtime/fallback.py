@@ -8,7 +8,8 @@ relative to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.prediction import Reason, Source
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["Answer", "Fallback", "Query", "open_fallback"]
+__all__ = ["Answer", "Deferring", "Fallback", "LateAnswer", "Query", "open_fallback"]
 
 _GROUP = "hybridge.fallbacks"
 
@@ -77,6 +78,25 @@ class Answer:
         return cls(None, Source.DEFERRED, reason, refused=refused, request_id=request_id)
 
 
+@dataclass(frozen=True, slots=True)
+class LateAnswer:
+    """What became of a question that was deferred.
+
+    Attributes:
+        request_id: That of the prediction whose question it was.
+        stage: The stage that asked.
+        outputs: The stage's outputs, in the endpoint's types; None when there will be none.
+        error: Why there will be none.
+        number: 1 when this surely is the first time that it comes.
+    """
+
+    request_id: str
+    stage: str
+    outputs: Mapping[str, Array] | None
+    error: HybridgeError | None
+    number: int
+
+
 @runtime_checkable
 class Fallback(Protocol):
     """Decides whether to ask elsewhere, and asks.
@@ -91,6 +111,34 @@ class Fallback(Protocol):
 
     def close(self) -> None:
         """Releases connections; the fallback is not used again."""
+        ...
+
+
+@runtime_checkable
+class Deferring(Fallback, Protocol):
+    """A fallback that may defer questions, to an outbox that others may share.
+
+    Attributes:
+        outbox: Where they wait, or None where it defers none.
+    """
+
+    @property
+    def outbox(self) -> object | None:
+        """What several fallbacks may have the same of."""
+        ...
+
+    def drain(
+        self, on_answer: Callable[[LateAnswer], object], *, sharing: Sequence[Fallback] = ()
+    ) -> AbstractContextManager[Callable[[], Mapping[str, int]]]:
+        """Asks what waits in its outbox, from entering to leaving, in threads of its own; leaving does not wait long.
+
+        Args:
+            on_answer: Takes what became of each question, from one thread; what it does not return from comes again.
+            sharing: Other fallbacks with the same outbox, whose questions are asked too.
+
+        Returns:
+            What is entered; it gives a function that says how many questions are not done with, by where they go.
+        """
         ...
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Confidence",
     "CurvePoint",
     "File",
+    "Guarantee",
     "Latency",
     "Lineage",
     "Manifest",
@@ -86,11 +87,33 @@ class CurvePoint(Struct, frozen=True, omit_defaults=True):
     offloaded: Fraction
 
 
+class Guarantee(Struct, frozen=True, omit_defaults=True):
+    """What thresholds promise of examples of the kind that they were fitted on.
+
+    Device and cloud together reach an accuracy of at least `target`, or at most that share is offloaded: with
+    `confidence`, over draws of the `samples`, of which `tested` were tested by `method`. `bound` is the exact bound, at
+    that confidence, that the test gave for these thresholds. The promise is that of all `tiers` together, in this
+    order, with their thresholds of this fit, and with the cloud that was asked: `data_digest` is the SHA-256 of the
+    samples and its answers.
+    """
+
+    kind: Literal["accuracy", "offload"]
+    target: Fraction
+    confidence: Fraction
+    bound: Fraction
+    samples: Annotated[int, Meta(ge=1)]
+    tested: Annotated[int, Meta(ge=1)]
+    method: str
+    data_digest: Sha256
+    tiers: tuple[str, ...] = ()
+
+
 class Confidence(Struct, frozen=True, omit_defaults=True):
     """How one number in 0..1 is read from an output, and below which the cloud is asked.
 
     `score` names a function of `edge_runtime.confidence`; `activation` says whether `output` holds logits
-    (``"none"``) or probabilities (``"softmax"``).
+    (``"none"``) or probabilities (``"softmax"``). `curve` is what the threshold was chosen from: that of this model
+    and the cloud, or of several tiers together at this one's thresholds.
     """
 
     output: str
@@ -99,6 +122,7 @@ class Confidence(Struct, frozen=True, omit_defaults=True):
     temperature: Positive = 1.0
     threshold: Fraction | None = None
     curve: tuple[CurvePoint, ...] = ()
+    guarantee: Guarantee | None = None
 
 
 class Slice(Struct, frozen=True, omit_defaults=True):

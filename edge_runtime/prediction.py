@@ -35,6 +35,7 @@ class Reason(StrEnum):
     TOO_COSTLY = "too-costly"
     CLOUD_BREAKER_OPEN = "cloud-breaker-open"
     CLOUD_OVERLOADED = "cloud-overloaded"
+    CLOUD_FAILED = "cloud-failed"
     CLOUD_UNAVAILABLE = "cloud-unavailable"
     CLOUD_DEADLINE = "cloud-deadline"
     CLOUD_REFUSED = "cloud-refused"
@@ -118,3 +119,15 @@ class Prediction:
     def total_ms(self) -> float:
         """Time of all stages together, in milliseconds."""
         return sum(stage.total_ms for stage in self.stages)
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Under what the answers to questions that were deferred come later; empty where none was."""
+        found: dict[str, None] = {}
+        traces = list(self.stages)
+        while traces:
+            trace = traces.pop(0)
+            if trace.request_id:
+                found[trace.request_id] = None
+            traces += trace.parts
+        return tuple(found)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from edge_runtime.console import emit, format_option, table, usage_error
+from edge_runtime.console import emit, format_option, say, table, usage_error
 
 if TYPE_CHECKING:
     from edge_runtime.chain import Chain
@@ -130,6 +130,8 @@ def run(
             return
         prediction = chain.run(_read_inputs(input, chain))
     emit(_data(prediction), lambda: _text(prediction))
+    if prediction.request_ids:
+        say("deferred: the question waits in the outbox; hybridge fallback drain asks it")
 
 
 def _is_stream(entry: str) -> bool:
@@ -229,10 +231,10 @@ def _text(prediction: Prediction) -> str:
     if prediction.confidence is not None:
         label = "" if prediction.label is None else f"{prediction.label}, "
         because = f"{prediction.reason}: {prediction.detail}" if prediction.detail else prediction.reason
-        lines += [
-            f"{label}confidence {prediction.confidence:.4f}, from the {prediction.source} ({because})",
-            "",
-        ]
+        source = answered_by(prediction)
+        lines += [f"{label}confidence {prediction.confidence:.4f}, from the {source} ({because})", ""]
+    if prediction.request_ids:
+        lines += [f"deferred as {', '.join(prediction.request_ids)}", ""]
     for name, value in prediction.outputs.items():
         if isinstance(value, list):
             lines.append(
@@ -244,6 +246,11 @@ def _text(prediction: Prediction) -> str:
     rows = [row for trace in prediction.stages for row in _rows(trace, 0)]
     lines += ["", table(rows, header=("stage", "items", "device ms", "fallback ms", "answer"))]
     return "\n".join(lines)
+
+
+def answered_by(prediction: Prediction) -> str:
+    """Whose answer it is that stands now."""
+    return "device" if prediction.source == "deferred" else prediction.source
 
 
 def _rows(trace: StageTrace, depth: int) -> list[tuple[str, ...]]:

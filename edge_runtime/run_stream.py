@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from edge_runtime.bundle_watch import BundleWatch
 from edge_runtime.chain import Chain
 from edge_runtime.console import emit_line, is_json, say, usage_error
 from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.late_answers import deferring, draining, wait_until_empty, write_late
 from edge_runtime.live_view import LiveView, metrics_text
-from edge_runtime.run_command import takes_bytes
+from edge_runtime.run_command import answered_by, takes_bytes
 from edge_runtime.sinks import Sink, open_sink
 from edge_runtime.sources import Source, open_source, settings_of
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamSettings", "run_stream"]
 
+# What the end of a stream waits for answers to what was deferred; they come when it is drained again, too.
+_LAST_ANSWERS_S = 2.0
 _DRAWN = ("image", "boxes", "quads", "points", "labels")
 
 
@@ -47,6 +51,8 @@ def run_stream(chain: Chain, given: str, settings: StreamSettings) -> None:
 
     A frame that fails is reported and passed over. An interrupt, or SIGTERM as systemd sends it, ends a stream that
     watches without an error: what is under way is answered no more, files are closed whole.
+
+    Questions that wait in an outbox are asked meanwhile, and their answers are lines of their own on standard output.
 
     Raises:
         HybridgeError: What opening the source or a sink raises, and what ends the source, such as a camera that is
@@ -74,8 +80,11 @@ def run_stream(chain: Chain, given: str, settings: StreamSettings) -> None:
         is_watched = settings.watch and sys.stderr.isatty()
         if is_watched:
             stack.enter_context(LiveView(chain.metrics))
+        left = stack.enter_context(_late_answers(chain, as_json=is_json() or "-" in settings.out))
         stack.enter_context(_until_stopped(stream, settings.watch))
         answered, failed = _pass_on(stream, sinks, tells=not is_watched)
+        if not settings.watch:
+            wait_until_empty(left, _LAST_ANSWERS_S)
     if not is_watched:
         say(metrics_text(chain.metrics.figures()))
     if failed and not answered:
@@ -85,6 +94,17 @@ def run_stream(chain: Chain, given: str, settings: StreamSettings) -> None:
             received=f"{failed} frames that all failed",
             expected="frames that the chain can answer",
             fix="see the errors above",
+        )
+
+
+@contextmanager
+def _late_answers(chain: Chain, *, as_json: bool) -> Iterator[Callable[[], Counter[str]]]:
+    """Drains the outboxes of a chain's fallbacks, and says at the end how much is left in them."""
+    with draining(deferring(chain), lambda late: write_late(late, as_json=as_json)) as left:
+        yield left
+    if count := left().total():
+        say(
+            f"{count} {'question is' if count == 1 else 'questions are'} left; hybridge fallback drain asks them"
         )
 
 
@@ -114,7 +134,9 @@ def _line(result: StreamResult) -> str:
     if prediction.label is not None:
         facts.append(prediction.label)
     if prediction.confidence is not None:
-        facts.append(f"confidence {prediction.confidence:.3f} from the {prediction.source}")
+        facts.append(f"confidence {prediction.confidence:.3f} from the {answered_by(prediction)}")
+    if prediction.request_ids:
+        facts.append(f"deferred as {', '.join(prediction.request_ids)}")
     for name, value in prediction.outputs.items():
         if isinstance(value, list):
             facts.append(f"{name}: {len(value)} items")

@@ -34,6 +34,11 @@ STATUSES: Mapping[Kind, grpc.StatusCode] = {
 
 # Statuses not named here mean that the server understood the call and will not answer it.
 _CLIENT_CODES = {
+    # A fault of the server, which may pass: a model that failed, a server that was changed meanwhile.
+    grpc.StatusCode.ABORTED: ErrorCode.CLOUD_FAILED,
+    grpc.StatusCode.DATA_LOSS: ErrorCode.CLOUD_FAILED,
+    grpc.StatusCode.INTERNAL: ErrorCode.CLOUD_FAILED,
+    grpc.StatusCode.UNKNOWN: ErrorCode.CLOUD_FAILED,
     grpc.StatusCode.CANCELLED: ErrorCode.CLOUD_UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.CLOUD_DEADLINE,
     grpc.StatusCode.NOT_FOUND: ErrorCode.MODEL_UNKNOWN,
@@ -75,7 +80,7 @@ def from_status(error: Any, target: str) -> HybridgeError:
         target: Whom it called, for the message.
 
     Returns:
-        An error with the code `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `message-too-large`,
+        An error with the code `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `cloud-failed`, `message-too-large`,
         `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other reason; with
         `retry_after_s` where the server pushed back, infinity where it said not to ask again.
     """

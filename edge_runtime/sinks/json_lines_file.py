@@ -23,8 +23,9 @@ class JsonLinesFile(Sink):
     """A line of JSON for each result, written as it comes, so that other programs can follow.
 
     A line has ``index``, ``name`` and ``time_s`` of the frame and either ``error`` (``code`` and ``message``) or
-    ``label``, ``confidence``, ``source``, ``reason``, ``detail``, ``elapsed_ms`` and ``outputs``. NaN and infinities
-    are null. Only whole lines stay in a file that could not be written on.
+    ``label``, ``confidence``, ``source``, ``reason``, ``detail``, ``elapsed_ms`` and ``outputs``, and where questions
+    were deferred their ``request_ids``. NaN and infinities are null. Only whole lines stay in a file that could not be
+    written on.
 
     Args:
         path: Of the file, or ``"-"`` for standard output.
@@ -107,7 +108,7 @@ class JsonLinesFile(Sink):
         return record
 
     def _answer(self, prediction: Prediction) -> dict[str, Any]:
-        answer = {
+        answer: dict[str, Any] = {
             "label": prediction.label,
             "confidence": prediction.confidence,
             "source": prediction.source,
@@ -116,6 +117,8 @@ class JsonLinesFile(Sink):
             "elapsed_ms": prediction.elapsed_ms,
             "outputs": {name: self._values(value) for name, value in prediction.outputs.items()},
         }
+        if prediction.request_ids:
+            answer["request_ids"] = prediction.request_ids
         return {**answer, "stages": prediction.stages} if self._stages else answer
 
     def _values(self, value: Value) -> Any:

@@ -79,8 +79,8 @@ def test_failures_and_answers_of_no_use_are_not_kept(ask: Ask) -> None:
     peer = Peer(infer=infer)
     cache = AnswerCache()
     client = ask(peer, cache=cache)
-    for _ in range(2):
-        assert client.resolve(question()).reason is Reason.CLOUD_REFUSED
+    for reason in (Reason.CLOUD_FAILED, Reason.CLOUD_REFUSED):
+        assert client.resolve(question()).reason is reason
         assert len(cache) == 0
     assert client.resolve(question()).source is Source.CLOUD
     assert len(cache) == 1

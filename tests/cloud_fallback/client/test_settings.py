@@ -51,6 +51,7 @@ def test_each_key_reaches_what_it_sets(authority: Authority, tmp_path: Path) -> 
         "megabytes_per_hour": 2.5,
         "budget_file": "budget.json",
         "cost": {"error": 1.0, "request": 0.01},
+        "online": {"cost": 0.2, "state_file": "threshold.json", "explore": 0.5, "memory": 100},
         "unanswered": "defer",
         "refuse_below": 0.2,
         "outbox": {"path": "outbox.db", "age_s": 3600, "when_full": "drop-oldest"},
@@ -75,6 +76,9 @@ def test_each_key_reaches_what_it_sets(authority: Authority, tmp_path: Path) -> 
         assert policy.budget.left() == (100, 2.5e6)
         assert (policy.threshold, policy.unanswered, policy.refuse_below) == (0.9, "defer", 0.2)
         assert policy.cost == Cost(error=1.0, request=0.01)
+        online = policy.online
+        assert online is not None
+        assert (online.cost, online.start, online.explore, online.memory) == (0.2, 0.9, 0.5, 100)
         assert fallback.outbox is not None
         assert fallback.outbox.path == tmp_path / "outbox.db"
         tls = fallback._connection._settings.tls
