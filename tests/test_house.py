@@ -27,7 +27,7 @@ MAY_IMPORT = {
 DEVICE_SIDE = ("federated/trainer.py", "federated/client_app.py")
 NOT_ON_A_DEVICE = (
     "tensorflow", "keras", "tf_keras", "flwr", "ray", "onnx", "onnxruntime", "grpc_health", "grpc_reflection",
-    "matplotlib", "sklearn", "cv2", "rich", "pandas", "scipy",
+    "matplotlib", "sklearn", "cv2", "rich", "pandas", "scipy", "aiohttp", "prometheus_client",
 )  # fmt: skip
 
 

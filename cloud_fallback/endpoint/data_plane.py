@@ -6,13 +6,13 @@ gRPC and REST are thin adapters around this; neither decides anything.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloud_fallback.endpoint.answered_requests import AnsweredRequests
 from cloud_fallback.endpoint.repository import ModelState, Repository
 from cloud_fallback.endpoint.served.served_model import ServedModel, TimeLeft, no_limit
+from cloud_fallback.endpoint.served.turn import Turn, take_turn
 from cloud_fallback.endpoint.telemetry import Telemetry
 from edge_runtime.errors import ErrorCode, HybridgeError, Kind
 from edge_runtime.tensor_spec import Array, TensorSpec
@@ -37,6 +37,8 @@ class InferenceRequest:
         client: Who asks, as the endpoint knows them; empty for anybody.
         sticky_key: What should be answered by one version; without it, the client.
         idempotency_key: Of a request that may come twice; the second time the first answer is given.
+        resolved: Name and version of the model that was found for it, for those who count; `DataPlane.infer` writes it.
+        turn: How long it waited for the model and ran, likewise; None when it did not run.
     """
 
     model: str
@@ -48,6 +50,8 @@ class InferenceRequest:
     client: str = ""
     sticky_key: str = ""
     idempotency_key: str = ""
+    resolved: tuple[str, str] = ("", "")
+    turn: Turn | None = None
 
 
 @dataclass(slots=True)
@@ -75,7 +79,7 @@ class DataPlane:
 
     Args:
         repository: The models.
-        telemetry: Counts and logs requests.
+        telemetry: Counts and logs requests; the transports tell it of each.
         is_accepting: Whether requests are still taken; an endpoint that stops is not ready.
     """
 
@@ -99,8 +103,6 @@ class DataPlane:
                 `cloud-overloaded`, `cloud-deadline`; `invoke-failed`, or `internal` for anything that a model's own
                 code raises, with no more said: it may hold paths or data.
         """
-        start = time.perf_counter()
-        version, code = request.version, ""
         try:
             if request.idempotency_key:
                 answer = self._answered.once(
@@ -108,19 +110,15 @@ class DataPlane:
                 )
             else:
                 answer = self._infer(request)
-            version = answer.version
+            request.resolved = answer.model, answer.version
             return answer
         except HybridgeError as error:
-            code = error.code
             if error.code.kind is Kind.INTERNAL:
                 _log.warning("model '%s' failed", request.model, exc_info=True)
             raise
         except Exception as error:
-            code = ErrorCode.INTERNAL
             _log.exception("model '%s' failed", request.model)
             raise HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint") from error
-        finally:
-            self.telemetry.inferred(request, version, code, time.perf_counter() - start)
 
     def describe(self, name: str, version: str = "") -> ModelDescription:
         """What a model takes and gives.
@@ -163,8 +161,12 @@ class DataPlane:
         with self.repository.use(
             request.model, request.version, sticky_key=request.sticky_key or request.client
         ) as model:
+            request.resolved = model.name, model.version
             wanted = _wanted(request.outputs, model)
-            outputs = model.infer(request.inputs, time_left=request.time_left)
+            try:
+                outputs = model.infer(request.inputs, time_left=request.time_left)
+            finally:
+                request.turn = take_turn()
             return Inference(model.name, model.version, {name: outputs[name] for name in wanted})
 
 

@@ -14,9 +14,14 @@ from typing import Any, Self
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from cloud_fallback.endpoint.access import Access
+from cloud_fallback.endpoint.call_gate import CallGate
+from cloud_fallback.endpoint.connection_settings import connection_options
 from cloud_fallback.endpoint.data_plane import DataPlane
 from cloud_fallback.endpoint.repository import Repository
+from cloud_fallback.endpoint.server_tls import ServerTls
 from cloud_fallback.endpoint.servicer import InferenceServicer
+from cloud_fallback.endpoint.telemetry import Telemetry
 from cloud_fallback.open_inference import SERVICE_NAME, open_inference_pb2
 from cloud_fallback.open_inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
@@ -40,13 +45,20 @@ class Endpoint:
 
     Args:
         models: A repository, or the sources to load one from.
-        host: Address to listen on. The default is reached from this machine only; there is no authentication, so
-            anything wider belongs behind a proxy or in a private network.
+        host: Address to listen on. The default is reached from this machine only.
         port: Port to listen on; 0 lets the system choose one, which `port` then tells.
         max_message_bytes: Size of the largest request and response.
         max_workers: Calls that are answered at once.
         max_waiting: Calls that may wait for one of them; more are refused as RESOURCE_EXHAUSTED.
-        credentials: For connections with TLS, from `grpc.ssl_server_credentials`; without them they are in clear.
+        access: Who may ask what; by default anybody may ask models, and load and unload them from this machine.
+        tls: For connections with TLS; without it they are in clear.
+        credentials: In place of `tls`, from `grpc.ssl_server_credentials`.
+        tokens_in_clear: Whether tokens may come over connections in clear from other machines, because something
+            before the endpoint ends TLS.
+        telemetry: Counts and logs requests.
+
+    Raises:
+        HybridgeError: `usage` for tokens that others could read on the way; what loading the models raises.
 
     Example:
         >>> with Endpoint(["digits-large-1.0.edge"]) as endpoint:
@@ -60,28 +72,39 @@ class Endpoint:
         host: str = "127.0.0.1",
         port: int = 0,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        max_workers: int = 8,
+        max_workers: int = 64,
         max_waiting: int = 512,
+        access: Access | None = None,
+        tls: ServerTls | None = None,
         credentials: grpc.ServerCredentials | None = None,
+        tokens_in_clear: bool = False,
+        telemetry: Telemetry | None = None,
     ):
+        self.access = access or Access()
+        self._credentials = credentials if tls is None else tls.grpc_credentials()
+        if self._credentials is None and not tokens_in_clear:
+            self.access.check_in_clear(host)
         self.repository = models if isinstance(models, Repository) else Repository.load(models)
         self.host = host
         self.port = port
-        self._credentials = credentials
         self._stopping = threading.Event()
         self._health = health.HealthServicer()
         self._workers = ThreadPoolExecutor(max_workers, thread_name_prefix="endpoint")
+        self.gate = CallGate(
+            self.access,
+            workers=max_workers,
+            max_waiting=max_waiting,
+            max_message_bytes=max_message_bytes,
+            by_certificate=tls is not None and tls.asks_clients,
+        )
         self._server = grpc.server(
             self._workers,
-            options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-                # Two endpoints on one port would each get half of the requests.
-                ("grpc.so_reuseport", 0),
-            ],
-            maximum_concurrent_rpcs=max_workers + max_waiting,
+            interceptors=[self.gate],
+            options=connection_options(max_message_bytes=max_message_bytes),
         )
-        self.data_plane = DataPlane(self.repository, is_accepting=lambda: not self._stopping.is_set())
+        self.data_plane = DataPlane(
+            self.repository, telemetry=telemetry, is_accepting=lambda: not self._stopping.is_set()
+        )
         servicer = InferenceServicer(self.data_plane, max_message_bytes=max_message_bytes)
         add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -114,6 +137,7 @@ class Endpoint:
                 fix="choose another port, or 0 for the system to choose one",
             ) from error
         self._server.start()
+        self.gate.start()
         for service in ("", SERVICE_NAME):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return self
@@ -127,6 +151,7 @@ class Endpoint:
         self._stopping.set()
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
+        self.gate.stop()
         self._workers.shutdown(wait=False)
         self.repository.close()
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloud_fallback.endpoint.outlet_flags import Outlets, outlet_flags
+from cloud_fallback.endpoint.security_flags import Security, security_flags
 from edge_runtime.console import emit, format_option, say, usage_error
 from edge_runtime.errors import HybridgeError
 
@@ -42,7 +44,7 @@ _CHECK_S = 0.25
     help="Size of the largest request and response, in MiB.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=8, show_default=True, help="Calls answered at once."
+    "--workers", type=click.IntRange(min=1), default=64, show_default=True, help="Calls answered at once."
 )
 @click.option(
     "--instances",
@@ -97,6 +99,8 @@ _CHECK_S = 0.25
     show_default=True,
     help="Seconds that calls under way have to finish when it is told to stop.",
 )
+@outlet_flags
+@security_flags
 @click.option("--exit-with-parent", is_flag=True, help="Stop when the process that started this one ends.")
 @format_option
 def serve(
@@ -114,7 +118,12 @@ def serve(
     split: tuple[str, ...],
     watch: bool,
     grace_s: float,
+    rest_port: int | None,
+    metrics_port: int | None,
+    log_requests: bool,
+    log_one_in: int,
     exit_with_parent: bool,
+    **security: Any,
 ) -> None:
     """Serves models, folders of them, chains, and what module:function returns.
 
@@ -130,6 +139,10 @@ def serve(
     from cloud_fallback.endpoint.repository_watch import RepositoryWatch
     from cloud_fallback.endpoint.served import Batching
 
+    secured = Security.of(**security)
+    outlets = Outlets.of(
+        rest_port=rest_port, metrics_port=metrics_port, log_requests=log_requests, log_one_in=log_one_in
+    )
     repository = Repository.load(
         models,
         instances=instances,
@@ -138,22 +151,33 @@ def serve(
         splits=dict(map(_split, split)),
     )
     endpoint = Endpoint(
-        repository, host=host, port=port, max_message_bytes=max_message_mb * 2**20, max_workers=workers
+        repository,
+        host=host,
+        port=port,
+        max_message_bytes=max_message_mb * 2**20,
+        max_workers=workers,
+        access=secured.access,
+        tls=secured.tls,
+        tokens_in_clear=secured.tokens_in_clear,
+        telemetry=outlets.telemetry,
     )
     stop, reload = _events_of_signals()
     with endpoint, RepositoryWatch(repository) if watch else nullcontext():
-        emit(_data(endpoint), lambda: _text(endpoint))
-        while not stop.wait(_CHECK_S):
-            # An orphan is given to another parent.
-            if exit_with_parent and os.getppid() != parent:
-                break
-            if reload.is_set():
-                reload.clear()
-                _reload(repository)
-        # A second signal ends it at once.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        say("stopping: calls under way may finish")
+        with outlets.open(
+            endpoint, max_body_bytes=max_message_mb * 2**20, tls=secured.tls, grace_s=grace_s
+        ) as others:
+            emit(_data(endpoint) | others, lambda: _text(endpoint))
+            while not stop.wait(_CHECK_S):
+                # An orphan is given to another parent.
+                if exit_with_parent and os.getppid() != parent:
+                    break
+                if reload.is_set():
+                    reload.clear()
+                    _reload(repository)
+            # A second signal ends it at once.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            say("stopping: calls under way may finish")
         endpoint.stop(grace_s)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from cloud_fallback.endpoint.access import client_of
 from cloud_fallback.endpoint.data_plane import DataPlane, InferenceRequest
+from cloud_fallback.endpoint.telemetry import RequestRecord, Transport
 from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -107,6 +108,15 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
     @_reported
     def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: D102, N802
+        with self._data_plane.telemetry.record(Transport.GRPC, context.peer) as record:
+            record.client = client_of(context)
+            record.model = request.model_name, request.model_version
+            record.received(request.ByteSize())
+            response = self._answer(request, context, record)
+            record.bytes_out = response.ByteSize()
+            return response
+
+    def _answer(self, request: ModelInferRequest, context: Any, record: RequestRecord) -> ModelInferResponse:
         _refuse_extensions(request)
         metadata = dict(context.invocation_metadata())
 
@@ -114,19 +124,18 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             left: float | None = context.time_remaining()
             return left if context.is_active() else 0.0
 
-        answer = self._data_plane.infer(
-            InferenceRequest(
-                request.model_name,
-                request.model_version,
-                decode_request(request),
-                [output.name for output in request.outputs],
-                request.id,
-                time_left,
-                client_of(context),
-                metadata.get(_STICKY_KEY, ""),
-                metadata.get(_IDEMPOTENCY_KEY, ""),
-            )
+        record.request = InferenceRequest(
+            request.model_name,
+            request.model_version,
+            decode_request(request),
+            [output.name for output in request.outputs],
+            request.id,
+            time_left,
+            record.client,
+            metadata.get(_STICKY_KEY, ""),
+            metadata.get(_IDEMPOTENCY_KEY, ""),
         )
+        answer = self._data_plane.infer(record.request)
         response = encode_response(
             answer.model, answer.outputs, version=answer.version, request_id=request.id
         )

@@ -80,9 +80,9 @@ def from_status(error: Any, target: str) -> HybridgeError:
         target: Whom it called, for the message.
 
     Returns:
-        An error with the code `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `cloud-failed`, `message-too-large`,
-        `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other reason; with
-        `retry_after_s` where the server pushed back, infinity where it said not to ask again.
+        An error with the code `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `cloud-failed`,
+        `message-too-large`, `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other
+        reason; with `retry_after_s` where the server pushed back, infinity where it said not to ask again.
     """
     status: grpc.StatusCode = error.code()
     details = error.details() or ""

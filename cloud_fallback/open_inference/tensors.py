@@ -26,9 +26,12 @@ __all__ = [
     "datatype",
     "decode_request",
     "decode_response",
+    "element_count",
     "encode_request",
     "encode_response",
+    "from_raw",
     "numpy_type",
+    "raw_contents",
     "serialize_request",
     "wire_shape",
 ]
@@ -140,7 +143,7 @@ def serialize_request(
     tensors = []
     for name, array in inputs.items():
         tensors.append((name, datatype(array.dtype), array.shape))
-        content = _contiguous(name, array)
+        content = raw_contents(name, array)
         size = len(content) if isinstance(content, bytes) else content.nbytes
         contents += (_RAW_INPUT_TAG, _varint(size), content)
     head = _request_head(model, version, tuple(tensors), tuple(outputs))
@@ -208,20 +211,28 @@ def _decode(kind: str, tensors: Sequence[_Tensor], raw: Sequence[bytes]) -> dict
         if raw and tensor.HasField("contents"):
             raise _invalid(what, "contents beside raw contents", "one of the two")
         shape = tuple(tensor.shape)
-        count = _element_count(what, tensor, shape)
-        flat = (
-            _from_raw(what, tensor.datatype, count, raw[index]) if raw else _from_typed(what, tensor, count)
-        )
+        count = element_count(what, tensor.datatype, shape)
+        flat = from_raw(what, tensor.datatype, count, raw[index]) if raw else _from_typed(what, tensor, count)
         arrays[tensor.name] = flat.reshape(shape)
     return arrays
 
 
-def _element_count(what: str, tensor: _Tensor, shape: tuple[int, ...]) -> int:
-    if tensor.datatype not in _FIXED_SIZE and tensor.datatype != "BYTES":
+def element_count(what: str, name: str, shape: tuple[int, ...]) -> int:
+    """Elements of a tensor that someone sent.
+
+    Args:
+        what: What to call it in an error.
+        name: Its datatype, as the protocol names it.
+        shape: Its shape.
+
+    Raises:
+        HybridgeError: `input-dtype` for a datatype that there is not, `input-shape` for a shape that cannot be.
+    """
+    if name not in _FIXED_SIZE and name != "BYTES":
         raise HybridgeError(
             ErrorCode.INPUT_DTYPE,
             what,
-            received=f"datatype '{tensor.datatype[:32]}'",
+            received=f"datatype '{name[:32]}'",
             expected=f"one of {', '.join(_FIXED_SIZE)} or BYTES",
         )
     # Nearly every tensor is plainly one.
@@ -245,7 +256,18 @@ def _element_count(what: str, tensor: _Tensor, shape: tuple[int, ...]) -> int:
     )
 
 
-def _from_raw(what: str, name: str, count: int, content: bytes) -> Array:
+def from_raw(what: str, name: str, count: int, content: bytes) -> Array:
+    """A flat array of raw contents, a view where it can be.
+
+    Args:
+        what: What to call the tensor in an error.
+        name: Its datatype.
+        count: Its elements.
+        content: Its bytes.
+
+    Raises:
+        HybridgeError: `input-invalid` for another number of bytes, or strings that end elsewhere.
+    """
     if name == "BYTES":
         return _strings(_split(what, count, content))
     dtype, _ = _FIXED_SIZE[name]
@@ -288,11 +310,11 @@ def _from_typed(what: str, tensor: _Tensor, count: int) -> Array:
 
 
 def _raw(name: str, array: Array) -> bytes:
-    content = _contiguous(name, array)
+    content = raw_contents(name, array)
     return content if isinstance(content, bytes) else content.tobytes()
 
 
-def _contiguous(name: str, array: Array) -> bytes | Array:
+def raw_contents(name: str, array: Array) -> bytes | Array:
     """Raw contents: of strings as bytes, of numbers as a row-major little-endian array, where it can be the array."""
     if array.dtype.kind in _STRING_KINDS:
         return b"".join(_length_prefixed(name, element) for element in array.ravel().tolist())

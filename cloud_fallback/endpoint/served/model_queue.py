@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from cloud_fallback.endpoint.served.served_model import TimeLeft
+from cloud_fallback.endpoint.served.turn import Turn, note_turn
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
 
@@ -81,6 +82,8 @@ class _Request(Generic[_Runner]):
     runner: _Runner | None = None
     outputs: dict[str, Array] | None = None
     error: BaseException | None = None
+    entered: float = field(default_factory=time.perf_counter)
+    turn: Turn | None = None
 
     def is_awaited(self) -> bool:
         left = self.time_left()
@@ -139,6 +142,8 @@ class ModelQueue(Generic[_Runner]):
         runner = self._enter(request) or self._wait(request)
         if runner is not None:
             self._lead(runner, request)
+        if request.turn is not None:
+            note_turn(request.turn)
         if request.error is not None:
             raise request.error
         assert request.outputs is not None  # noqa: S101 - it has one or the other by now
@@ -194,7 +199,7 @@ class ModelQueue(Generic[_Runner]):
         raise self._too_late()
 
     def _lead(self, runner: _Runner, request: _Request[_Runner]) -> None:
-        batch = [request]
+        batch, start = [request], 0.0
         try:
             if not request.is_awaited():
                 with self._lock:
@@ -214,6 +219,10 @@ class ModelQueue(Generic[_Runner]):
             for each in batch:
                 each.error = error
         finally:
+            if start:
+                seconds, rows = time.perf_counter() - start, sum(each.rows for each in batch)
+                for each in batch:
+                    each.turn = Turn(start - each.entered, seconds, rows)
             with self._lock:
                 self._pass_on(runner)
             for follower in batch[1:]:
