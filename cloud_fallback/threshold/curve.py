@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from cloud_fallback.threshold.examples import Examples
+from cloud_fallback.threshold.grid import Grid
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.manifest import CurvePoint
 
@@ -47,29 +49,13 @@ def sweep(
         >>> [(point.threshold, point.accuracy, point.offloaded) for point in curve]
         [(0.0, 0.5, 0.0), (0.65, 1.0, 0.5), (0.95, 1.0, 1.0)]
     """
-    sure = np.array(confidence, np.float64)
-    device, cloud = np.asarray(device_correct, bool), np.asarray(cloud_correct, bool)
-    if sure.ndim != 1 or not sure.size or not sure.shape == device.shape == cloud.shape:
-        raise _invalid(
-            f"shapes {sure.shape}, {device.shape} and {cloud.shape}", "three of one shape (examples,)"
-        )
-    unsure = np.isnan(sure)
-    if ((sure < 0) | (sure > 1)).any():
-        raise _invalid(f"confidences from {np.nanmin(sure)} to {np.nanmax(sure)}", "confidences in 0..1")
-    sure[unsure] = -1.0
-
-    order = np.argsort(sure, kind="stable")
-    levels, counts = np.unique(sure[order], return_counts=True)
-    # Offloading the first k examples, the least sure, leaves the cloud's answers to them and the device's to the rest.
-    cloud_right = np.concatenate([[0], np.cumsum(cloud[order])])
-    device_right = np.concatenate([[0], np.cumsum(device[order])])
-    right = cloud_right + (device_right[-1] - device_right)
-    points = []
-    for threshold, offloaded in _cuts(levels, np.concatenate([[0], np.cumsum(counts)])):
-        points.append(
-            CurvePoint(threshold, float(right[offloaded] / sure.size), float(offloaded / sure.size))
-        )
-    return tuple(points)
+    examples = Examples.check([confidence], [device_correct], cloud_correct)
+    grid = Grid.count(examples, combinations=len(examples) + 1)
+    count = len(examples)
+    return tuple(
+        CurvePoint(float(threshold), float(right / count), float(offloaded / count))
+        for threshold, right, offloaded in zip(grid.thresholds[0], grid.right, grid.offloaded, strict=True)
+    )
 
 
 def choose(
@@ -123,26 +109,6 @@ def thin(curve: Sequence[CurvePoint], count: int = 32) -> tuple[CurvePoint, ...]
     for share in np.linspace(shares[0], shares[-1], count - 1):
         kept.add(int(np.abs(shares - share).argmin()))
     return tuple(curve[index] for index in sorted(kept))
-
-
-def _cuts(levels: npt.NDArray[np.float64], offloaded: npt.NDArray[np.intp]) -> list[tuple[float, int]]:
-    """Each threshold, with the examples below it; `offloaded[i]` of them are below `levels[i]`."""
-    first = int(levels[0] < 0)
-    cuts = [(0.0, int(offloaded[first]))]
-    for index in range(first, len(levels)):
-        low, high = levels[index], levels[index + 1] if index + 1 < len(levels) else 1.0
-        if low == 1.0:
-            break
-        middle = (low + high) / 2
-        # Between neighbouring floats there is no middle.
-        cuts.append((float(middle if middle > low else high), int(offloaded[index + 1])))
-    return cuts
-
-
-def _invalid(received: str, expected: str) -> HybridgeError:
-    return HybridgeError(
-        ErrorCode.DATA_INVALID, "validation data for a threshold", received=received, expected=expected
-    )
 
 
 def _unreachable(expected: str, received: str) -> HybridgeError:

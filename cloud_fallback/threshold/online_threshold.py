@@ -217,8 +217,16 @@ class OnlineThreshold:
         )
 
     @classmethod
-    def from_json(cls, content: bytes, *, seed: int | None = None) -> Self:
-        """Goes on from a state.
+    def from_json(
+        cls,
+        content: bytes,
+        *,
+        cost: float | None = None,
+        memory: float | None = None,
+        explore: float | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Goes on from a state, with what it learned; settings that are given come before those of the state.
 
         Raises:
             HybridgeError: `data-invalid` for what `to_json` did not write.
@@ -226,10 +234,10 @@ class OnlineThreshold:
         try:
             state = msgspec.json.decode(content, type=_State)
             online = cls(
-                state.cost,
+                state.cost if cost is None else cost,
                 start=state.start,
-                memory=state.memory,
-                explore=state.explore,
+                memory=state.memory if memory is None else memory,
+                explore=state.explore if explore is None else explore,
                 edges=state.edges,
                 seed=seed,
             )
