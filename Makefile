@@ -18,11 +18,14 @@ demo: $(STAMP)
 	$(BIN)/hybridge demo --out demo-out --overwrite
 	$(BIN)/hybridge demo sign --out demo-out/signs --overwrite
 
+# Two processes: one imports TensorFlow and runs all tests that need it.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -q -m 'not heavy'
+	$(PYTEST) -m 'not heavy'
 
 quick: $(STAMP) lint
-	$(BIN)/python -m pytest -q -m 'not slow and not heavy'
+	$(PYTEST) -m 'not slow and not heavy'
 
 # What takes minutes: searches with training, Ray clusters, every technique on many models.
 heavy: $(STAMP)

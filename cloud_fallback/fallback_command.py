@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 
 from cloud_fallback.capacity.capacity_command import capacity
+from cloud_fallback.client.drain_command import drain
+from cloud_fallback.client.table_command import table
+from cloud_fallback.endpoint.token_command import token
 from cloud_fallback.threshold.fit_command import fit
 
 __all__ = ["fallback"]
@@ -12,8 +15,11 @@ __all__ = ["fallback"]
 
 @click.group()
 def fallback() -> None:
-    """Fits the threshold below which the cloud is asked, and works out how many replicas answer."""
+    """Works out when the cloud is asked and how many replicas answer; tables of answers, outboxes and tokens."""
 
 
 fallback.add_command(capacity)
+fallback.add_command(drain)
 fallback.add_command(fit)
+fallback.add_command(table)
+fallback.add_command(token)

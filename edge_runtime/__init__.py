@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge_runtime.chain import Canary, Chain, Stage, Tier, load_chain
     from edge_runtime.confidence import SCORES, Scorer
     from edge_runtime.errors import ErrorCode, HybridgeError, Kind
-    from edge_runtime.fallback import Answer, Fallback, Query, open_fallback
+    from edge_runtime.fallback import Answer, Deferring, Fallback, LateAnswer, Query, open_fallback
     from edge_runtime.frame import Frame, StreamResult
     from edge_runtime.manifest import Confidence, Manifest
     from edge_runtime.memory_budget import MemoryBudget
@@ -37,11 +37,13 @@ __all__ = [
     "Canary",
     "Chain",
     "Confidence",
+    "Deferring",
     "ErrorCode",
     "Fallback",
     "Frame",
     "HybridgeError",
     "Kind",
+    "LateAnswer",
     "Manifest",
     "MemoryBudget",
     "Model",
@@ -78,6 +80,8 @@ _HOMES = {
     "HybridgeError": "errors",
     "Kind": "errors",
     "Answer": "fallback",
+    "Deferring": "fallback",
+    "LateAnswer": "fallback",
     "Fallback": "fallback",
     "Query": "fallback",
     "open_fallback": "fallback",

@@ -98,7 +98,6 @@ def _tflite_text(data: dict[str, Any]) -> str:
         lines += ["", f"signature {key or '(none)'}", _tensors(signature)]
     lines += ["", "operators: " + ", ".join(f"{name} x{count}" for name, count in data["operators"].items())]
     lines.append(_placed(data["placements"]))
-    lines.append(_placed(data["placements"]))
     return "\n".join(lines)
 
 
@@ -146,6 +145,12 @@ def _confidence(confidence: dict[str, Any]) -> str:
     if curve := confidence.get("curve"):
         best = max(curve, key=lambda point: float(point["accuracy"]))
         line += f"\n  curve of {len(curve)} points; best {best['accuracy']:.2%} with {best['offloaded']:.1%} offloaded"
+    if promise := confidence.get("guarantee"):
+        what = "accuracy of at least" if promise["kind"] == "accuracy" else "share offloaded of at most"
+        line += (
+            f"\n  promised with the cloud: {what} {promise['target']:.2%}, "
+            f"with {promise['confidence']:.0%} confidence, by {promise['tested']:,} of {promise['samples']:,} examples"
+        )
     return line
 
 

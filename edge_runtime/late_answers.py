@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edge_runtime.chain import Chain
 from edge_runtime.chain.chain_step import ChainStep
@@ -20,6 +21,7 @@ from edge_runtime.tensor_spec import Array
 __all__ = ["deferring", "draining", "wait_until_empty", "write_late"]
 
 _POLL_S = 0.02
+_MOST_SHOWN = 16
 
 # Questions that are not done with, by where they go.
 Left = Callable[[], Counter[str]]
@@ -87,9 +89,17 @@ def write_late(late: LateAnswer, *, as_json: bool) -> None:
     if late.error is not None:
         facts.append(f"{late.error.message} [{late.error.code}]")
     for name, array in (late.outputs or {}).items():
-        is_short = array.dtype.kind in "OUS" or array.size <= 4
-        facts.append(f"{name}: {_values(array) if is_short else f'{array.dtype}{array.shape}'}")
+        facts.append(f"{name}: {_shown(array)}")
     emit_line(f"late: {', '.join(facts)}")
+
+
+def _shown(array: Array) -> str:
+    """What a person reads of an array: all of it, where that fits into a line."""
+    if array.dtype.kind in "OUS":
+        return str(_values(array))
+    if array.size > _MOST_SHOWN:
+        return f"{array.dtype}{array.shape}"
+    return np.array2string(array, precision=4, separator=", ", max_line_width=10_000).replace("\n", "")
 
 
 def _values(array: Array) -> Any:

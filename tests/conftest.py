@@ -25,6 +25,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 LABELS = tuple(f"class-{index}" for index in range(10))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests belong in one process, where several run them: those of TensorFlow, and those of one file."""
+    for item in items:
+        group = "tensorflow" if item.get_closest_marker("tensorflow") else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the `.tflite` files that `tests.models` makes, such as `classifier` and `any-batch`.

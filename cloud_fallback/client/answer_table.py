@@ -6,8 +6,10 @@ them is worked out once and shipped with the device.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from os import PathLike
@@ -30,6 +32,10 @@ __all__ = ["AnswerTable"]
 
 _MAGIC = b"hybridge answers 1\n"
 _CHECK_BYTES = 16
+# Questions under way at once: enough for an endpoint to batch, few enough for one that serves others too.
+_ASKED_AT_ONCE = 8
+# Where an endpoint that has too much to do does not say when to ask again.
+_PAUSE_S = 1.0
 
 
 class _Content(Struct, frozen=True, array_like=True):
@@ -59,7 +65,13 @@ class AnswerTable:
 
     @classmethod
     def build(
-        cls, fallback: CloudFallback, inputs: Iterable[Mapping[str, Array]], *, limit: int | None = None
+        cls,
+        fallback: CloudFallback,
+        inputs: Iterable[Mapping[str, Array]],
+        *,
+        limit: int | None = None,
+        min_count: int = 1,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> AnswerTable:
         """Asks the endpoint about the inputs that come most often.
 
@@ -68,9 +80,12 @@ class AnswerTable:
             inputs: Such as were seen, repetitions and all, each with an array for each of the model's inputs by the
                 endpoint's name.
             limit: Asks about so many at most, the most frequent first. By default about all.
+            min_count: Leaves out those that come less often.
+            progress: Takes how many were answered, of how many.
 
         Raises:
-            HybridgeError: As `CloudFallback.infer`; `cloud-refused` when different versions answered.
+            HybridgeError: As `CloudFallback.infer`, with the question; `cloud-refused` when different versions
+                answered. One question that fails ends it all.
         """
         counts: Counter[bytes] = Counter()
         asked: dict[bytes, Mapping[str, Array]] = {}
@@ -78,13 +93,35 @@ class AnswerTable:
             key = digest(each)
             counts[key] += 1
             asked.setdefault(key, each)
+        kept = [(key, count) for key, count in counts.most_common(limit) if count >= min_count]
+
+        def ask(entry: tuple[int, tuple[bytes, int]]) -> ModelInferResponse:
+            number, (key, count) = entry
+            try:
+                response = _ask_patiently(fallback, asked[key])
+                decode_response(response)
+            except HybridgeError as error:
+                raise HybridgeError(
+                    error.code,
+                    f"question {number} of {len(kept)}, which comes {count} times: {error.what}",
+                    received=error.received,
+                    expected=error.expected,
+                    fix=error.fix,
+                    retry_after_s=error.retry_after_s,
+                ) from error
+            return response
+
         answers: dict[bytes, bytes] = {}
         versions: set[str] = set()
-        for key, _ in counts.most_common(limit):
-            response = fallback.ask(asked[key])
-            decode_response(response)
-            versions.add(response.model_version)
-            answers[key] = response.SerializeToString()
+        pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "hybridge-table")
+        try:
+            for (key, _), response in zip(kept, pool.map(ask, enumerate(kept, 1)), strict=True):
+                versions.add(response.model_version)
+                answers[key] = response.SerializeToString()
+                progress(len(answers), len(kept))
+        finally:
+            # Also on an interrupt: what has not been sent is not worth waiting for.
+            pool.shutdown(cancel_futures=True)
         if len(versions) > 1:
             raise HybridgeError(
                 ErrorCode.CLOUD_REFUSED,
@@ -148,3 +185,16 @@ class AnswerTable:
     def is_stale(self, versions: frozenset[str]) -> bool:
         """Whether the endpoint has this version no more; with no versions known it is taken to be there."""
         return bool(versions) and bool(self.model_version) and self.model_version not in versions
+
+
+def _ask_patiently(fallback: CloudFallback, inputs: Mapping[str, Array]) -> ModelInferResponse:
+    """Asks again while the endpoint has too much to do, until the fallback's deadline; the questions are its load."""
+    limit_s = time.monotonic() + fallback.deadline_s
+    while True:
+        try:
+            return fallback.ask(inputs, max(limit_s - time.monotonic(), 0.0))
+        except HybridgeError as error:
+            pause_s = error.retry_after_s or _PAUSE_S
+            if error.code is not ErrorCode.CLOUD_OVERLOADED or time.monotonic() + pause_s >= limit_s:
+                raise
+            time.sleep(pause_s)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,14 +20,14 @@ from cloud_fallback.client.channel import ChannelSettings
 from cloud_fallback.client.connection import Connection, is_loopback
 from cloud_fallback.client.figures import Counts, FallbackFigures
 from cloud_fallback.client.hedging import Hedge
-from cloud_fallback.client.model_card import ModelCard
-from cloud_fallback.client.payload import Payload
+from cloud_fallback.client.model_card import ModelCard, declared_inputs
+from cloud_fallback.client.payload import Declared, Payload
 from cloud_fallback.client.question import Question
 from cloud_fallback.client.tls import Tls
 from cloud_fallback.open_inference.tensors import decode_response
 from cloud_fallback.policy import Action, Decision, Link, OffloadPolicy, Policy
 from edge_runtime.errors import ErrorCode, HybridgeError
-from edge_runtime.fallback import Answer, Query
+from edge_runtime.fallback import Answer, Fallback, LateAnswer, Query
 from edge_runtime.prediction import Reason, Source
 from edge_runtime.tensor_spec import Array
 
@@ -34,13 +36,13 @@ if TYPE_CHECKING:
 
     from cloud_fallback.client.answer_cache import AnswerCache
     from cloud_fallback.client.answer_table import AnswerTable
-    from cloud_fallback.client.deferral import SharedOutbox
-    from cloud_fallback.open_inference.open_inference_pb2 import ModelInferResponse
+    from cloud_fallback.open_inference.open_inference_pb2 import ModelInferResponse, ModelMetadataResponse
     from cloud_fallback.outbox import Outbox, Request
 
 __all__ = ["CloudFallback"]
 
 _REASONS = {
+    ErrorCode.CLOUD_FAILED: Reason.CLOUD_FAILED,
     ErrorCode.CLOUD_UNAVAILABLE: Reason.CLOUD_UNAVAILABLE,
     ErrorCode.CLOUD_DEADLINE: Reason.CLOUD_DEADLINE,
     ErrorCode.CLOUD_OVERLOADED: Reason.CLOUD_OVERLOADED,
@@ -50,6 +52,7 @@ _REASONS = {
 _PASSING = {
     ErrorCode.CLOUD_UNAVAILABLE,
     ErrorCode.CLOUD_DEADLINE,
+    ErrorCode.CLOUD_FAILED,
     ErrorCode.CLOUD_OVERLOADED,
     ErrorCode.UNAUTHENTICATED,
 }
@@ -146,7 +149,8 @@ class CloudFallback:
         self._cache = cache
         self._table = table
         self.outbox = outbox
-        self._shared_outbox: SharedOutbox | None = None
+        # What settings opened for it alone, and is closed with it.
+        self._opened = ExitStack()
         self._priority = priority
         self._what = f"answer of model '{model}' at {target}"
         self._counts = Counts()
@@ -188,15 +192,13 @@ class CloudFallback:
         """
         from cloud_fallback.client.settings import read_settings
 
-        given, shared = read_settings(url, settings or {}, Path(folder))
-        if shared is None:
-            return cls(**(given | options))
+        given, opened = read_settings(url, settings or {}, Path(folder))
         try:
-            fallback = cls(**(given | {"outbox": shared.outbox} | options))
+            fallback = cls(**(given | options))
         except BaseException:
-            shared.release()
+            opened.close()
             raise
-        fallback._shared_outbox = shared
+        fallback._opened = opened
         return fallback
 
     def resolve(self, query: Query) -> Answer:
@@ -228,9 +230,10 @@ class CloudFallback:
             An array for each of the model's outputs.
 
         Raises:
-            HybridgeError: `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `message-too-large`,
-                `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every other refusal and for
-                a response that does not follow the protocol; `input-dtype` for an array that cannot be sent.
+            HybridgeError: `cloud-unavailable`, `cloud-deadline`, `cloud-overloaded`, `cloud-failed`,
+                `message-too-large`, `model-unknown`, `unauthenticated`, `not-permitted`, or `cloud-refused` for every
+                other refusal and for a response that does not follow the protocol; `input-dtype` for an array that
+                cannot be sent.
         """
         arrays = self._arrays(self.ask(inputs, deadline_s))
         # What was decoded is a view of the message; the caller gets arrays of their own.
@@ -256,6 +259,44 @@ class CloudFallback:
         # Our endpoint gives the first answer again to the same key; others do not know it, and answer anew.
         return self._connection.send(request.body, timeout_s, (("idempotency-key", request.id),))
 
+    def drain(
+        self, on_answer: Callable[[LateAnswer], object], *, sharing: Sequence[Fallback] = ()
+    ) -> AbstractContextManager[Callable[[], dict[str, int]]]:
+        """Asks what waits in its outbox, from entering to leaving; see `edge_runtime.fallback.Deferring`.
+
+        Raises:
+            HybridgeError: `usage` without an outbox.
+        """
+        from cloud_fallback.client.deferral import draining
+
+        return draining((self, *(each for each in sharing if isinstance(each, CloudFallback))), on_answer)
+
+    def declared(self, timeout_s: float = 10.0) -> Declared:
+        """What the endpoint's model says that it takes: the protocol's datatype, and the rank, of each input.
+
+        Returns:
+            Both by input, or nothing where the endpoint does not say.
+
+        Raises:
+            HybridgeError: `cloud-unavailable` when nobody answers.
+        """
+        told: SimpleQueue[tuple[ModelMetadataResponse | None, bool]] = SimpleQueue()
+        self._connection.describe(
+            self.model, self.model_version, lambda metadata, again: told.put((metadata, again))
+        )
+        try:
+            metadata, is_worth_asking_again = told.get(timeout=timeout_s)
+        except Empty:
+            metadata, is_worth_asking_again = None, True
+        if is_worth_asking_again:
+            raise HybridgeError(
+                ErrorCode.CLOUD_UNAVAILABLE,
+                f"description of model '{self.model}' at {self.target}",
+                received="no answer",
+                fix="start the endpoint, or check its address",
+            )
+        return {} if metadata is None else declared_inputs(metadata)
+
     def figures(self) -> FallbackFigures:
         """What was decided, asked and answered so far, and the state of the connection."""
         expected = self._connection.round_trips.expected_s
@@ -276,8 +317,7 @@ class CloudFallback:
         So do those under way, unless another fallback shares the connection.
         """
         self._connection.close()
-        if self._shared_outbox is not None:
-            self._shared_outbox.release()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

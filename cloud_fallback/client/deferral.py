@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,28 +16,13 @@ from cloud_fallback.open_inference.open_inference_pb2 import ModelInferResponse
 from cloud_fallback.open_inference.tensors import decode_response
 from cloud_fallback.outbox import Delivery, Drain, Outbox, Request
 from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.fallback import LateAnswer
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["LateAnswer", "SharedOutbox", "drain_deferred"]
+__all__ = ["LateAnswer", "SharedOutbox", "drain_deferred", "draining"]
 
-
-@dataclass(frozen=True, slots=True)
-class LateAnswer:
-    """What became of a question that was deferred.
-
-    Attributes:
-        request_id: That of the prediction whose question it was.
-        stage: The stage that asked.
-        outputs: The stage's outputs, in the endpoint's types; None when there will be none.
-        error: Why there will be none.
-        number: 1 when this surely is the first time that it comes.
-    """
-
-    request_id: str
-    stage: str
-    outputs: Mapping[str, Array] | None
-    error: HybridgeError | None
-    number: int
+# What is under way when a drain ends is asked again by the next one, so nobody needs to wait for it.
+_STOP_TIMEOUT_S = 2.0
 
 
 def drain_deferred(
@@ -97,6 +82,33 @@ def drain_deferred(
         return max(map(CloudFallback.is_up, senders.values()))
 
     return Drain(outbox, send, on_answer=deliver, is_connected=is_connected, **pace)
+
+
+@contextmanager
+def draining(
+    fallbacks: Iterable[CloudFallback], on_answer: Callable[[LateAnswer], object], **pace: Any
+) -> Iterator[Callable[[], dict[str, int]]]:
+    """Drains while it is entered, and leaves without waiting long for what is under way; see `drain_deferred`.
+
+    Yields:
+        A function that says how many questions are not done with, by destination; those that were answered, but whose
+        answer was not taken, are under "".
+    """
+    senders = tuple(fallbacks)
+    drain = drain_deferred(senders, on_answer, **pace)
+    outbox = senders[0].outbox
+    assert outbox is not None  # noqa: S101 - the drain has it
+
+    def left() -> dict[str, int]:
+        figures = outbox.figures()
+        waiting = {name: count for name, count in figures.depth_by_destination.items() if count}
+        return waiting | ({"": figures.unacknowledged} if figures.unacknowledged else {})
+
+    drain.start()
+    try:
+        yield left
+    finally:
+        drain.stop(_STOP_TIMEOUT_S)
 
 
 def _outputs(answer: bytes, names: Mapping[str, str]) -> dict[str, Array]:

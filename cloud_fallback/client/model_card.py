@@ -10,7 +10,7 @@ from cloud_fallback.client.connection import Connection
 from cloud_fallback.client.payload import Declared
 from cloud_fallback.open_inference.open_inference_pb2 import ModelMetadataResponse
 
-__all__ = ["ModelCard"]
+__all__ = ["ModelCard", "declared_inputs"]
 
 _AGAIN_AFTER_S = 30.0
 
@@ -62,7 +62,12 @@ class ModelCard:
             if is_worth_asking_again:
                 self._due = time.monotonic() + _AGAIN_AFTER_S
             return
-        self.declared = {tensor.name: (tensor.datatype, len(tensor.shape)) for tensor in metadata.inputs}
+        self.declared = declared_inputs(metadata)
         before, self.versions = self.versions, frozenset(metadata.versions)
         if before and before != self.versions:
             self._on_change()
+
+
+def declared_inputs(metadata: ModelMetadataResponse) -> Declared:
+    """Datatype and rank of each input that a model's metadata names."""
+    return {tensor.name: (tensor.datatype, len(tensor.shape)) for tensor in metadata.inputs}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -17,13 +18,11 @@ from cloud_fallback.client.breaker import BreakerSettings
 from cloud_fallback.client.hedging import Hedge
 from cloud_fallback.client.tls import Tls
 from cloud_fallback.policy import Cost, HourlyBudget, OffloadPolicy
+from cloud_fallback.threshold.online_threshold import OnlineThreshold
 from edge_runtime.chain.chain_file import FallbackEntry
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-if TYPE_CHECKING:
-    from cloud_fallback.client.deferral import SharedOutbox
-
-__all__ = ["CacheSettings", "FallbackSettings", "OutboxSettings", "read_settings"]
+__all__ = ["CacheSettings", "FallbackSettings", "OnlineSettings", "OutboxSettings", "read_settings"]
 
 _FORM = (
     "grpc://host:port/model[/version][?deadline_ms=100&threshold=0.8&max_message_mb=64], or grpcs:// for TLS"
@@ -46,6 +45,19 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_answers: Annotated[int, Meta(ge=1)] = 10_000
 
 
+class OnlineSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an `OnlineThreshold` takes, and the file that remembers what it learned.
+
+    Without `start` it begins at the URL's threshold, and without that at 1 - `cost`.
+    """
+
+    cost: _Share
+    start: _Share | None = None
+    state_file: str | None = None
+    explore: _Share = 0.02
+    memory: Annotated[float, Meta(ge=1)] = 5000.0
+
+
 class OutboxSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What an `Outbox` takes: its file, the million bytes and the age that it keeps, and what makes room."""
 
@@ -59,13 +71,14 @@ class FallbackSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What a chain's file may say of a fallback beside its URL; paths are relative to the file.
 
     Each is an argument of `CloudFallback` or of what one is made of, where more is said of it: of its `OffloadPolicy`
-    and that one's `HourlyBudget`, its `Tls`, `Hedge`, `BreakerSettings` and `AnswerCache`.
+    and that one's `HourlyBudget` and `OnlineThreshold`, its `Tls`, `Hedge`, `BreakerSettings` and `AnswerCache`.
     """
 
     requests_per_hour: _Positive | None = None
     megabytes_per_hour: _Positive | None = None
     budget_file: str | None = None
     cost: Cost | None = None
+    online: OnlineSettings | None = None
     unanswered: Literal["keep", "defer"] = "keep"
     refuse_below: _Share | None = None
     outbox: str | OutboxSettings | None = None
@@ -104,14 +117,19 @@ class FallbackSettings(Struct, frozen=True, forbid_unknown_fields=True):
             raise HybridgeError(ErrorCode.USAGE, f"fallback: {'; '.join(problems)}")
         return msgspec.convert(dict(settings), cls)
 
-    def options(self, folder: Path, threshold: float | None) -> dict[str, Any]:
+    def options(self, folder: Path, threshold: float | None, opened: ExitStack) -> dict[str, Any]:
         """Arguments of `CloudFallback`.
 
+        Args:
+            folder: What paths are relative to.
+            threshold: That of the URL.
+            opened: Takes what is to be closed with the fallback.
+
         Raises:
-            HybridgeError: What opening the budget's file or the table raises.
+            HybridgeError: What opening the budget's file, the threshold's, the table or the outbox raises.
         """
         options: dict[str, Any] = {
-            "policy": self._policy(folder, threshold),
+            "policy": self._policy(folder, threshold, opened),
             "priority": self.priority,
             "tls": None if self.tls is None else self.tls.within(folder),
             "token_file": None if self.token_file is None else folder / self.token_file,
@@ -130,35 +148,48 @@ class FallbackSettings(Struct, frozen=True, forbid_unknown_fields=True):
             from cloud_fallback.client.answer_table import AnswerTable
 
             options["table"] = AnswerTable.load(folder / self.table)
+        if self.outbox is not None:
+            # Loads SQLite, which most fallbacks need not.
+            from cloud_fallback.client.deferral import SharedOutbox
+
+            given = OutboxSettings(self.outbox) if isinstance(self.outbox, str) else self.outbox
+            shared = SharedOutbox(
+                folder / given.path,
+                max_bytes=int(given.megabytes * 1e6),
+                max_age_s=given.age_s,
+                when_full=given.when_full,
+            )
+            opened.callback(shared.release)
+            options["outbox"] = shared.outbox
         return options
 
-    def open_outbox(self, folder: Path) -> SharedOutbox | None:
-        """The outbox, to be released.
-
-        Raises:
-            HybridgeError: What `SharedOutbox` raises.
-        """
-        if self.outbox is None:
-            return None
-        # Loads SQLite, which most fallbacks need not.
-        from cloud_fallback.client.deferral import SharedOutbox
-
-        given = OutboxSettings(self.outbox) if isinstance(self.outbox, str) else self.outbox
-        return SharedOutbox(
-            folder / given.path,
-            max_bytes=int(given.megabytes * 1e6),
-            max_age_s=given.age_s,
-            when_full=given.when_full,
-        )
-
-    def _policy(self, folder: Path, threshold: float | None) -> OffloadPolicy:
+    def _policy(self, folder: Path, threshold: float | None, opened: ExitStack) -> OffloadPolicy:
         return OffloadPolicy(
             threshold,
             budget=self._budget(folder),
             cost=self.cost,
+            online=None if self.online is None else self._online(self.online, folder, threshold, opened),
             unanswered=self.unanswered,
             refuse_below=self.refuse_below,
         )
+
+    def _online(
+        self, online: OnlineSettings, folder: Path, threshold: float | None, opened: ExitStack
+    ) -> OnlineThreshold:
+        start = threshold if online.start is None else online.start
+        if online.state_file is None:
+            return OnlineThreshold(online.cost, start=start, memory=online.memory, explore=online.explore)
+        from cloud_fallback.client.kept_threshold import KeptThreshold
+
+        kept = KeptThreshold.open(
+            folder / online.state_file,
+            cost=online.cost,
+            start=start,
+            memory=online.memory,
+            explore=online.explore,
+        )
+        opened.callback(kept.release)
+        return kept
 
     def _budget(self, folder: Path) -> HourlyBudget | None:
         limits = self.requests_per_hour, self.megabytes_per_hour
@@ -180,10 +211,8 @@ class FallbackSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return alive
 
 
-def read_settings(
-    url: str, settings: Mapping[str, Any], folder: Path
-) -> tuple[dict[str, Any], SharedOutbox | None]:
-    """Arguments of `CloudFallback` for a URL and settings, and the outbox, which is open then.
+def read_settings(url: str, settings: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], ExitStack]:
+    """Arguments of `CloudFallback` for a URL and settings, and what is to be closed with it.
 
     Raises:
         HybridgeError: `fallback-unknown` for a URL of another form; as `FallbackSettings`.
@@ -196,18 +225,20 @@ def read_settings(
         ) from error
     given = FallbackSettings.parse(settings)
     options: dict[str, Any] = {"target": target} | dict(zip(("model", "model_version"), path, strict=False))
-    options |= given.options(folder, in_url.get("threshold"))
+    if scheme == "grpc" and given.tls is not None:
+        raise HybridgeError(
+            ErrorCode.USAGE, "fallback: 'tls'", received=f"'{url}'", expected="grpcs:// in the URL"
+        )
+    with ExitStack() as opened:
+        options |= given.options(folder, in_url.get("threshold"), opened)
+        closing = opened.pop_all()
     if "deadline_ms" in in_url:
         options["deadline_s"] = in_url["deadline_ms"] / 1e3
     if "max_message_mb" in in_url:
         options["max_message_bytes"] = int(in_url["max_message_mb"] * 2**20)
     if scheme == "grpcs":
         options["tls"] = options["tls"] or Tls()
-    elif options["tls"] is not None:
-        raise HybridgeError(
-            ErrorCode.USAGE, "fallback: 'tls'", received=f"'{url}'", expected="grpcs:// in the URL"
-        )
-    return options, given.open_outbox(folder)
+    return options, closing
 
 
 def _parsed(url: str) -> tuple[str, str, list[str], dict[str, float]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 from cloud_fallback import CloudFallback, Endpoint
 from cloud_fallback.client.answer_table import AnswerTable
 from cloud_fallback.client.table_command import table
+from cloud_fallback.open_inference.tensors import encode_response
 from edge_runtime import ErrorCode, HybridgeError, Source
+from tests.cloud_fallback.client.peer import Peer, Serving
 from tests.cloud_fallback.conftest import unsure
 
 Array = np.ndarray[Any, Any]
@@ -33,7 +36,8 @@ def words(endpoint: Endpoint, tmp_path: Path) -> Callable[..., list[str]]:
     def make(*more: object, model: str = "classifier", **arrays: Array) -> list[str]:
         data = tmp_path / "inputs.npz"
         if arrays:
-            np.savez(data, **arrays)
+            named: dict[str, Any] = arrays
+            np.savez(data, **named)
         given = (
             "--data",
             data,
@@ -141,3 +145,21 @@ def test_an_endpoint_that_is_not_there_or_has_no_such_model_is_said(
     gone = words()
     gone[3] = "grpc://127.0.0.1:1/m"
     assert _refusal(gone).code is ErrorCode.CLOUD_UNAVAILABLE
+
+
+def test_an_endpoint_with_too_much_to_do_is_asked_again(
+    serve: Callable[..., Serving], tmp_path: Path
+) -> None:
+    def infer(request: Any, context: Any) -> Any:
+        if refusals:
+            refusals.pop()
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", "100"),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "later")
+        return encode_response(request.model_name, {"y": np.zeros(1, np.float32)}, version="1")
+
+    peer, refusals = Peer(infer=infer), [None] * 10
+    np.savez(tmp_path / "inputs.npz", x=np.arange(2, dtype=np.float32).reshape(2, 1))
+    words = ["--data", str(tmp_path / "inputs.npz"), "--out", str(tmp_path / "a.table")]
+    result = _run([*words, "--cloud", f"grpc://{serve(peer).address}/m", "--format", "json"])
+    assert json.loads(result.stdout)["kept"] == 2
+    assert len(peer.seen) == 12
