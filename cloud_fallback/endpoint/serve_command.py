@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloud_fallback.endpoint.allocator import keep_freed_memory
 from cloud_fallback.endpoint.outlet_flags import Outlets, outlet_flags
 from cloud_fallback.endpoint.security_flags import Security, security_flags
 from edge_runtime.console import emit, format_option, say, usage_error
@@ -134,6 +135,7 @@ def serve(
     under way finish, and it exits with 0. SIGHUP loads what has changed; no request is dropped.
     """
     parent = os.getppid() if exit_with_parent else None
+    keep_freed_memory()
     from cloud_fallback.endpoint.endpoint import Endpoint
     from cloud_fallback.endpoint.repository import Repository
     from cloud_fallback.endpoint.repository_watch import RepositoryWatch

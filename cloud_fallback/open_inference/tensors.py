@@ -208,7 +208,8 @@ def _decode(kind: str, tensors: Sequence[_Tensor], raw: Sequence[bytes]) -> dict
         what = f"{kind} '{tensor.name}'"
         if tensor.name in arrays:
             raise _invalid(what, "two tensors of this name", "one")
-        if raw and tensor.HasField("contents"):
+        # MLServer sends contents that are there and empty.
+        if raw and tensor.HasField("contents") and tensor.contents.ListFields():
             raise _invalid(what, "contents beside raw contents", "one of the two")
         shape = tuple(tensor.shape)
         count = element_count(what, tensor.datatype, shape)

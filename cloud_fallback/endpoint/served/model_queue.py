@@ -29,8 +29,8 @@ _Count = Annotated[int, Meta(ge=1)]
 
 # What is assumed before the first run was timed.
 _FIRST_GUESS_S = 0.01
-# How much of the expected time of a run each new one replaces.
-_NEW = 0.1
+# How much of the expected time of a run each new one replaces; the first ones take longer than those that follow.
+_NEW, _NEW_AND_LESS = 0.1, 0.3
 
 
 class Batching(Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,8 +133,9 @@ class ModelQueue(Generic[_Runner]):
         """Runs one request, alone or with others, in the calling thread or in that of another.
 
         Raises:
-            HybridgeError: `cloud-overloaded`, with the time to try again after, when too many wait; `cloud-deadline`
-                when nobody waits for the answer any more; what the model raises.
+            HybridgeError: `cloud-overloaded`, with the time to try again after, when too many wait, or so many that its
+                turn would come too late; `cloud-deadline` when nobody waits for the answer any more; what the model
+                raises.
         """
         request: _Request[_Runner] = _Request(inputs, time_left)
         if self._batches:
@@ -175,7 +176,12 @@ class ModelQueue(Generic[_Runner]):
                 return self._free.pop()
             if len(self._waiting) >= self._batching.max_waiting:
                 self._shed += 1
-                raise self._overloaded()
+                raise self._overloaded(f"at most {self._batching.max_waiting} that wait")
+            left = request.time_left()
+            if left is not None and left < self._expected_wait_s() + self._expected_s:
+                # It would be late, and what it waited for would be of use to nobody.
+                self._shed += 1
+                raise self._overloaded(f"a turn within {max(left, 0.0) * 1e3:.0f} ms")
             request.signal.acquire()
             self._waiting.append(request)
             if joins:
@@ -214,7 +220,8 @@ class ModelQueue(Generic[_Runner]):
                 self._runs += 1
                 self._busy_s += seconds
                 self._answered += len(batch)
-                self._expected_s += (seconds / len(batch) - self._expected_s) * _NEW
+                change = seconds / len(batch) - self._expected_s
+                self._expected_s += change * (_NEW if change > 0 else _NEW_AND_LESS)
         except BaseException as error:
             for each in batch:
                 each.error = error
@@ -301,15 +308,18 @@ class ModelQueue(Generic[_Runner]):
                 except Exception as error:
                     request.error = error
 
-    def _overloaded(self) -> HybridgeError:
+    def _expected_wait_s(self) -> float:
+        return (len(self._waiting) + 1) * self._expected_s / self._instances
+
+    def _overloaded(self, expected: str) -> HybridgeError:
         waiting = len(self._waiting)
         return HybridgeError(
             ErrorCode.CLOUD_OVERLOADED,
             f"model '{self._name}'",
             received=f"a request while {waiting} wait",
-            expected=f"at most {self._batching.max_waiting} that wait",
+            expected=expected,
             fix="ask again later, or give the endpoint more instances",
-            retry_after_s=waiting * self._expected_s / self._instances,
+            retry_after_s=self._expected_wait_s(),
         )
 
     def _too_late(self) -> HybridgeError:

@@ -237,7 +237,11 @@ def test_requests_whose_deadline_passes_while_they_wait_are_not_run(
         for call in cancelled:
             call.cancel()
         assert first.result().model_name == "busy"
-        assert {call.code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        # Those that came when it was plain that their turn would come too late heard so at once.
+        assert {call.code() for call in late} <= {
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        }
         start = time.perf_counter()
         stub.ModelInfer(encode_request("busy", busy(0.01)))
         # Any two of the twenty would have taken longer.

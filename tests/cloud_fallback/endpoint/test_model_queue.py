@@ -20,7 +20,8 @@ Array = np.ndarray[Any, Any]
 class Gated:
     """A model that doubles its input, notes the rows of each run, and runs only when it is let."""
 
-    def __init__(self, *, runners: int = 1, open_: bool = False, **batching: Any):
+    def __init__(self, *, runners: int = 1, open_: bool = False, seconds: float = 0.0, **batching: Any):
+        self.seconds = seconds
         self.rows: list[int] = []
         self.running = threading.Semaphore(0)
         self.gate = threading.Semaphore(10**6 if open_ else 0)
@@ -32,6 +33,7 @@ class Gated:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.running.release()
         assert self.gate.acquire(timeout=10)
+        time.sleep(self.seconds)
         x = inputs["x"]
         self.rows.append(len(x))
         if (x < 0).any():
@@ -155,11 +157,31 @@ def test_too_many_are_refused_with_a_time_to_come_back_after() -> None:
     assert model.queue.figures().shed == 1
 
 
+def test_what_would_come_too_late_is_refused_at_once() -> None:
+    model = Gated(open_=True, seconds=0.03)
+    for _ in range(5):
+        model.ask(1.0).result(10)
+    model.gate = threading.Semaphore(0)
+    model.hold()
+    waiting = [model.ask(1.0) for _ in range(5)]
+    model.wait_for(5)
+    start = time.perf_counter()
+    assert _code(model.ask(1.0, time_left=lambda: 0.1)) is ErrorCode.CLOUD_OVERLOADED
+    assert time.perf_counter() - start < 0.09
+    patient = model.ask(1.0, time_left=lambda: 10.0)
+    model.wait_for(6)
+    model.open()
+    for future in (*waiting, patient):
+        future.result(10)
+    assert model.queue.figures().shed == 1
+
+
 def test_what_nobody_waits_for_is_not_run() -> None:
     model = Gated(max_batch_size=4)
     model.hold()
     alive = [True]
-    late = model.ask(1.0, time_left=lambda: 0.05)
+    end = time.monotonic() + 0.2
+    late = model.ask(1.0, time_left=lambda: end - time.monotonic())
     gone = model.ask(2.0, time_left=lambda: None if alive[0] else 0.0)
     kept = model.ask(3.0)
     assert _code(late) is ErrorCode.CLOUD_DEADLINE

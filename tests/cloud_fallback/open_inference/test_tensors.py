@@ -209,3 +209,11 @@ def test_metadata_spells_types_and_shapes_as_the_protocol_does() -> None:
         "BYTES",
     ]
     assert wire_shape(("batch", 3)) == [-1, 3]
+
+
+def test_contents_that_are_there_and_empty_are_none() -> None:
+    # As MLServer sends them beside raw ones.
+    request = encode_request("m", {"x": np.ones(3, np.float32)})
+    request.inputs[0].contents.SetInParent()
+    assert request.inputs[0].HasField("contents")
+    np.testing.assert_array_equal(decode_request(request)["x"], np.ones(3))

@@ -1,0 +1,105 @@
+"""Real peers that serve a small classifier of handwritten digits, and what they must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from benchmarks.serving_vs_peers.mlserver import start_mlserver
+from benchmarks.serving_vs_peers.server_process import ServerProcess
+from benchmarks.serving_vs_peers.triton import start_triton
+from edge_runtime import ErrorCode, HybridgeError
+
+Array = np.ndarray[Any, Any]
+# Starts a peer: on any port that is free, or on the one that is given.
+Start = Callable[..., ServerProcess]
+
+_RUNTIMES = Path(__file__).with_name("runtimes")
+_TENSOR = {"datatype": "FP32"}
+_TRITON = """
+max_batch_size: 0
+input [{name: "image" data_type: TYPE_FP32 dims: [1, 8, 8, 1]}]
+output [{name: "logits" data_type: TYPE_FP32 dims: [1, 10]}]
+instance_group [{kind: KIND_CPU count: 2}]
+"""
+
+
+class Digits(NamedTuple):
+    """Images of 8 x 8 in 0..1, what they show, the logits that a classifier gives for them, and its weights' file."""
+
+    images: Array
+    labels: Array
+    logits: Array
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    flat, labels = load_digits(return_X_y=True)
+    flat = (flat / 16).astype(np.float32)
+    trained = LogisticRegression(max_iter=300).fit(flat[:1000], labels[:1000])
+    weights, bias = trained.coef_.T.astype(np.float32), trained.intercept_.astype(np.float32)
+    file = tmp_path_factory.mktemp("digits") / "digits.npz"
+    np.savez(file, weights=weights, bias=bias)
+    test = flat[1000:]
+    return Digits(test.reshape(-1, 1, 8, 8, 1), labels[1000:], test @ weights + bias, file)
+
+
+def _mlserver(folder: Path, digits: Digits, port: int | None) -> ServerProcess:
+    return start_mlserver(
+        folder,
+        model="digits",
+        source=_RUNTIMES / "mlserver_digits.py",
+        implementation="Digits",
+        settings={
+            "inputs": [{"name": "image", "shape": [1, 8, 8, 1], **_TENSOR}],
+            "outputs": [{"name": "logits", "shape": [1, 10], **_TENSOR}],
+        },
+        files=[digits.file],
+        port=port,
+    )
+
+
+def _triton(folder: Path, digits: Digits, port: int | None) -> ServerProcess:
+    return start_triton(
+        folder,
+        model="digits",
+        source=_RUNTIMES / "triton_digits.py",
+        configuration=_TRITON,
+        files=[digits.file],
+        port=port,
+    )
+
+
+@pytest.fixture(scope="package", params=[_mlserver, _triton], ids=["mlserver", "triton"])
+def start(
+    request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Start]:
+    """Starts a peer, one after the other; they end with the tests."""
+    started: list[ServerProcess] = []
+
+    def start_one(port: int | None = None) -> ServerProcess:
+        try:
+            started.append(request.param(tmp_path_factory.mktemp("peer"), digits, port))
+        except HybridgeError as error:
+            if error.code is ErrorCode.FILE_NOT_FOUND:
+                pytest.skip(f"the peer's package cannot be installed here: {error.message}")
+            raise
+        return started[-1]
+
+    yield start_one
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="package")
+def peer(start: Start) -> ServerProcess:
+    """A peer that all tests share."""
+    return start()
