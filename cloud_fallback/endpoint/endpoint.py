@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +15,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from cloud_fallback.endpoint.access import Access
 from cloud_fallback.endpoint.call_gate import CallGate
+from cloud_fallback.endpoint.call_threads import CallThreads
 from cloud_fallback.endpoint.connection_settings import connection_options
 from cloud_fallback.endpoint.data_plane import DataPlane
 from cloud_fallback.endpoint.repository import Repository
@@ -89,7 +89,7 @@ class Endpoint:
         self.port = port
         self._stopping = threading.Event()
         self._health = health.HealthServicer()
-        self._workers = ThreadPoolExecutor(max_workers, thread_name_prefix="endpoint")
+        self._workers = CallThreads(max_workers, thread_name_prefix="endpoint")
         self.gate = CallGate(
             self.access,
             workers=max_workers,
