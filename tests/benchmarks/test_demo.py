@@ -57,8 +57,11 @@ def test_the_device_is_helped_by_the_cloud_and_stands_alone_without_it(shown: Re
         assert without["accuracy"]["cloud"] == 0
         assert without["offloaded"] == 0
         assert set(without) >= {"accuracy", "offloaded", "latency_ms", "bundle_bytes"}
-    assert figures["offline"]["reasons"].keys() == {"confident", "cloud-unavailable"}
-    assert figures["slow"]["reasons"].keys() == {"confident", "cloud-deadline"}
+    # Nearly all of it is known without asking again and again.
+    away = {"cloud-unavailable", "cloud-breaker-open", "offline"}
+    assert {"confident"} < figures["offline"]["reasons"].keys() <= {"confident", *away}
+    late = {"cloud-deadline", "no-time", "cloud-breaker-open"}
+    assert {"confident"} < figures["slow"]["reasons"].keys() <= {"confident", *late}
     assert figures["slow"]["latency_ms"]["hybrid"]["p95"] < figures["slow"]["deadline_ms"] + 25
 
 

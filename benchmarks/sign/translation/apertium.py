@@ -59,7 +59,7 @@ class ApertiumModel:
     def __init__(self, pair: str, *, name: str, instances: int = 1):
         self.name = name
         self._pipelines = [Pipeline(pair) for _ in range(instances)]
-        self._queue = ModelQueue(name, self._pipelines, _translate)
+        self._queue: ModelQueue[Pipeline] = ModelQueue(name, self._pipelines)
         try:
             # Before the first request, and to say in time what is missing.
             for pipeline in self._pipelines:
@@ -72,7 +72,12 @@ class ApertiumModel:
         text = self._text(inputs)
         if not _WORD.search(text):
             return _answer(text, text, 0.0)
-        return self._queue.infer({"text": np.array(text)}, time_left)
+        with self._queue.take(time_left) as pipeline:
+            left = time_left()
+            made, unknown = pipeline.translate(
+                text, timeout_s=_TIMEOUT_S if left is None else min(left, _TIMEOUT_S)
+            )
+        return _answer(text, made, max(0.0, 1 - unknown / len(_WORD.findall(text))))
 
     def close(self) -> None:
         """Ends the stages."""
@@ -109,13 +114,6 @@ class ApertiumModel:
                 expected=f"at most {_MOST}",
             )
         return text
-
-
-def _translate(pipeline: Pipeline, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    text: str = inputs["text"].item()
-    words = len(_WORD.findall(text))
-    made, unknown = pipeline.translate(text, timeout_s=_TIMEOUT_S)
-    return _answer(text, made, max(0.0, 1 - unknown / words))
 
 
 def _answer(text: str, made: str, confidence: float) -> dict[str, Array]:

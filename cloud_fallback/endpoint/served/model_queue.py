@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Generic, TypeVar
 
@@ -96,7 +97,7 @@ class ModelQueue(Generic[_Runner]):
     Args:
         name: What to call the model in an error.
         runners: What runs it, one for each run that may be under way.
-        run: Runs inputs on one of them.
+        run: Runs inputs on one of them; without it there is only `take`.
         batching: How requests are run together.
         batchable: Whether the model can run several at once; see `can_batch`.
     """
@@ -105,13 +106,13 @@ class ModelQueue(Generic[_Runner]):
         self,
         name: str,
         runners: Sequence[_Runner],
-        run: Callable[[_Runner, Mapping[str, Array]], dict[str, Array]],
+        run: Callable[[_Runner, Mapping[str, Array]], dict[str, Array]] | None = None,
         *,
         batching: Batching = Batching(),  # noqa: B008 - it is frozen
         batchable: bool = False,
     ):
         self._name = name
-        self._run = run
+        self._run = run or _unused
         self._batching = batching
         self._batches = batchable and batching.max_batch_size > 1
         self._targets = sorted(
@@ -149,6 +150,30 @@ class ModelQueue(Generic[_Runner]):
             raise request.error
         assert request.outputs is not None  # noqa: S101 - it has one or the other by now
         return request.outputs
+
+    @contextmanager
+    def take(self, time_left: TimeLeft) -> Iterator[_Runner]:
+        """Waits for a turn at an instance, for a model made in Python that needs more for its run than inputs.
+
+        Raises:
+            HybridgeError: As `infer`.
+        """
+        request: _Request[_Runner] = _Request({}, time_left)
+        runner = self._enter(request) or self._wait(request)
+        # A request without a key is run by nobody else.
+        assert runner is not None  # noqa: S101
+        start = time.perf_counter()
+        try:
+            if not request.is_awaited():
+                with self._lock:
+                    self._expired += 1
+                raise self._too_late()
+            yield runner
+            with self._lock:
+                self._ran(time.perf_counter() - start, 1)
+        finally:
+            with self._lock:
+                self._pass_on(runner)
 
     def figures(self) -> QueueFigures:
         """Everything at this moment."""
@@ -217,11 +242,7 @@ class ModelQueue(Generic[_Runner]):
             self._run_batch(runner, batch)
             seconds = time.perf_counter() - start
             with self._lock:
-                self._runs += 1
-                self._busy_s += seconds
-                self._answered += len(batch)
-                change = seconds / len(batch) - self._expected_s
-                self._expected_s += change * (_NEW if change > 0 else _NEW_AND_LESS)
+                self._ran(seconds, len(batch))
         except BaseException as error:
             for each in batch:
                 each.error = error
@@ -234,6 +255,14 @@ class ModelQueue(Generic[_Runner]):
                 self._pass_on(runner)
             for follower in batch[1:]:
                 follower.signal.release()
+
+    def _ran(self, seconds: float, requests: int) -> None:
+        """Counts a run; called with the lock."""
+        self._runs += 1
+        self._busy_s += seconds
+        self._answered += requests
+        change = seconds / requests - self._expected_s
+        self._expected_s += change * (_NEW if change > 0 else _NEW_AND_LESS)
 
     def _pass_on(self, runner: _Runner) -> None:
         """Gives an instance to who has waited longest, or leaves it free; called with the lock."""
@@ -329,6 +358,10 @@ class ModelQueue(Generic[_Runner]):
             received="a request whose deadline passed, or whose caller left, before its turn came",
             fix="give it a longer deadline, or the endpoint more instances",
         )
+
+
+def _unused(_runner: object, _inputs: Mapping[str, Array]) -> dict[str, Array]:
+    raise TypeError("a queue without a run is for take")
 
 
 def _batch_key(inputs: Mapping[str, Array]) -> tuple[object, int]:

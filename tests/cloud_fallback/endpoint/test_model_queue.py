@@ -238,3 +238,18 @@ def test_nothing_is_lost_or_mixed_up_when_many_come_and_go_at_once(runners: int)
     assert counts["answered"] > 300
     assert model.queue.is_idle()
     assert model.queue.figures().shed == counts.get("cloud-overloaded", 0)
+
+
+def test_a_turn_can_be_taken_without_a_run() -> None:
+    queue: ModelQueue[str] = ModelQueue("own", ["instance"])
+    with queue.take(no_limit) as instance:
+        assert instance == "instance"
+        start = time.monotonic()
+        with pytest.raises(HybridgeError) as caught, queue.take(lambda: start + 0.05 - time.monotonic()):
+            raise AssertionError("two turns at one instance")
+        assert caught.value.code in (ErrorCode.CLOUD_DEADLINE, ErrorCode.CLOUD_OVERLOADED)
+    with pytest.raises(ValueError, match="own"), queue.take(no_limit):
+        raise ValueError("own")
+    with queue.take(no_limit):
+        assert queue.figures().running == 1
+    assert queue.is_idle()
