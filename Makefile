@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test quick heavy lint format stubs bench chains recipes onnx test-arm64 test-armhf clean
+.PHONY: setup demo test quick heavy lint format stubs bench chains cloud faults fuzz recipes onnx test-arm64 test-armhf clean
 
 setup: $(STAMP)
 
@@ -61,6 +61,21 @@ chains: $(STAMP)
 	$(BIN)/python -m benchmarks.stream_throughput
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.footprint
+
+# The cloud fallback: what asking adds, beside MLServer and Triton, thresholds on Fashion-MNIST, the outbox; HYBRIDGE_DATA as
+# above. The networks are trained on first use.
+cloud: $(STAMP)
+	$(BIN)/python -m benchmarks.fallback_overhead
+	$(BIN)/python -m benchmarks.serving_vs_peers
+	$(BIN)/python -m benchmarks.fallback_fit
+	$(BIN)/python -m benchmarks.outbox --kills 500
+
+# What attackers, broken clients, networks and disks do, over real sockets; writes the table in docs/faults.md.
+faults: $(STAMP)
+	HYBRIDGE_FAULT_TABLE=docs/faults.md $(BIN)/python -m pytest -q tests/cloud_fallback/faults tests/cloud_fallback/client tests/cloud_fallback/outbox
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.cloud_fallback.fuzz --seconds 60
 
 # The runtime's tests in a Debian root of a device's architecture, under qemu; they say what they need.
 test-arm64: $(STAMP)

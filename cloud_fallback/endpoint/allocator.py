@@ -7,12 +7,14 @@ import ctypes
 __all__ = ["keep_freed_memory"]
 
 # glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_KEPT_BYTES = 64 * 2**20
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_KEPT_BYTES = 32 * 2**20
+# Each keeps what it has; one for each thread, as there are without a limit, would keep far too much.
+_ARENAS = 2
 
 
 def keep_freed_memory() -> bool:
-    """Has this process keep up to 64 MiB that it freed, for the next message; returns whether the C library can.
+    """Has this process keep some 64 MiB that it freed, for the next message; returns whether the C library can.
 
     By default glibc maps memory anew for each large message and gives it back, and the kernel clears every page of it:
     of the time of a call with an image of 600 KB, that is nearly a half.
@@ -24,7 +26,8 @@ def keep_freed_memory() -> bool:
         return False
     # mallopt(3): 1 for done. The threshold of mmap has a most of 32 MiB.
     return bool(
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES // 2)
+        mallopt(_M_ARENA_MAX, _ARENAS)
+        and mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        and mallopt(_M_TOP_PAD, _KEPT_BYTES // 16)
+        and mallopt(_M_TOP_PAD, _KEPT_BYTES // 8)
     )

@@ -6,7 +6,6 @@ than it may take, checked in its bytes, and only then made into what the service
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,13 +28,16 @@ __all__ = ["AdmittedCall", "CallGate"]
 _AUTHORIZATION = "authorization"
 # Calls that answer whether the endpoint lives have threads of their own: they are answered when all others are busy, as
 # whoever restarts what does not answer has to know the difference. So do streams, which may stay open.
-_ASIDE_WORKERS, _ASIDE_WAITING = 4, 1024
-_STREAM_WORKERS, _STREAM_WAITING = 2, 64
+_ASIDE_WORKERS, _ASIDE_WAITING = 8, 1024
+_STREAM_WORKERS, _STREAM_WAITING = 4, 64
 # Only inference has a reason to be larger.
 _MAX_OTHER_BYTES = 64 * 2**10
 # Memory for messages of which a part has come, all of them as large as may be.
 _RECEIVING_BYTES = 2**29
 _MIN_RECEIVERS = 4
+# How long messages may be on their way while others wait for their turn: several times what a busy endpoint takes to
+# hear of one that is there. Those of health checks are nothing but a name.
+_HURRY_S, _ASIDE_HURRY_S = 0.5, 0.25
 # Messages of the largest size that are held at once, of those that have come, and of answers that nobody has taken.
 _HELD = 4
 
@@ -84,23 +86,18 @@ _ANY_OTHER = _Rule("admin")
 
 
 class AdmittedCall:
-    """A `grpc.ServicerContext` with who was let in, and a deadline that the wall clock does not move.
+    """A `grpc.ServicerContext` with what is known of the call already.
 
     Attributes:
         client: The client's name; empty for one that has none.
+        address: Where it comes from, as `peer` gives it.
+        received_bytes: Size of its message; 0 for a stream, whose messages are yet to come.
     """
 
-    def __init__(self, context: Any, client: str):
+    def __init__(self, context: Any, client: str, address: str, received_bytes: int = 0):
         self._context = context
-        self.client = client
-        # gRPC works it out from the wall clock. Where that jumped past the deadline, gRPC itself knows better: it ends
-        # the call when the time has come.
-        left = context.time_remaining()
-        self._until = time.monotonic() + left if left > 0 else float("inf")
-
-    def time_remaining(self) -> float:
-        """Seconds until the deadline; more than anybody waits for a call that has none."""
-        return max(0.0, self._until - time.monotonic())
+        self.client, self.address = client, address
+        self.received_bytes = received_bytes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -128,10 +125,11 @@ class CallGate(grpc.ServerInterceptor):  # type: ignore[misc]
     ):
         self._access = access
         self._by_certificate = by_certificate
-        receivers = max(_MIN_RECEIVERS, _RECEIVING_BYTES // max_message_bytes)
-        self._main = Lane(workers, max_waiting, max(1, min(workers // 2, receivers)))
-        self._aside = Lane(_ASIDE_WORKERS, _ASIDE_WAITING, _ASIDE_WORKERS // 2)
-        self._streams = Lane(_STREAM_WORKERS, _STREAM_WAITING, _STREAM_WORKERS // 2)
+        fitting = max(_MIN_RECEIVERS, _RECEIVING_BYTES // max_message_bytes)
+        receivers = max(1, min(workers // 2, fitting))
+        self._main = Lane(workers, max_waiting, receivers, hurry_s=_HURRY_S)
+        self._aside = Lane(_ASIDE_WORKERS, _ASIDE_WAITING, _ASIDE_WORKERS // 2, hurry_s=_ASIDE_HURRY_S)
+        self._streams = Lane(_STREAM_WORKERS, _STREAM_WAITING, _STREAM_WORKERS // 2, hurry_s=_HURRY_S)
         self._aside_pool = ThreadPoolExecutor(_ASIDE_WORKERS, thread_name_prefix="endpoint-aside")
         self._stream_pool = ThreadPoolExecutor(_STREAM_WORKERS, thread_name_prefix="endpoint-streams")
         self._held = HeldMessages(_HELD * max_message_bytes)
@@ -203,8 +201,12 @@ class CallGate(grpc.ServerInterceptor):  # type: ignore[misc]
                 admitted, content = self._received(rule, lane, messages, context)
                 with self._held.hold(len(content)):
                     request = self._parsed(rule, handler, admitted, content)
-                    answered: bytes = serialize(answer(request, admitted))
-                self.stalled.answers(context, len(answered))
+                    # The message has its own copy.
+                    del content
+                    response = answer(request, admitted)
+                    # A servicer that needs to know the size of its answer has serialised it.
+                    answered: bytes = response if isinstance(response, bytes) else serialize(response)
+                self.stalled.answers(context, admitted.address, len(answered))
                 return answered
             except HybridgeError as error:
                 abort(context, error)
@@ -229,8 +231,9 @@ class CallGate(grpc.ServerInterceptor):  # type: ignore[misc]
     def _streaming(self, rule: _Rule, answer: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         def stream(messages: Iterator[Any], context: Any) -> Iterator[Any]:
             try:
-                client = self._admit(rule, context, context.peer())
-                yield from answer(self._each(messages, context), AdmittedCall(context, client))
+                peer = context.peer()
+                client = self._admit(rule, context, peer)
+                yield from answer(self._each(messages, context), AdmittedCall(context, client, peer))
             except HybridgeError as error:
                 abort(context, error)
             finally:
@@ -251,7 +254,6 @@ class CallGate(grpc.ServerInterceptor):  # type: ignore[misc]
         """Lets a call in and waits for its message."""
         peer = context.peer()
         client = self._admit(rule, context, peer)
-        admitted = AdmittedCall(context, client)
         try:
             content: bytes = lane.next(messages, context)
         except StopIteration:
@@ -259,7 +261,7 @@ class CallGate(grpc.ServerInterceptor):  # type: ignore[misc]
                 ErrorCode.INPUT_INVALID, "call", received="no message", expected="one"
             ) from None
         self._access.received(client, peer, len(content))
-        return admitted, content
+        return AdmittedCall(context, client, peer, len(content)), content
 
     def _parsed(self, rule: _Rule, handler: Any, admitted: AdmittedCall, content: bytes) -> Any:
         """The message that a servicer gets."""

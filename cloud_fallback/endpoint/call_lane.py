@@ -27,9 +27,11 @@ class Lane:
         workers: The threads.
         max_waiting: Calls that may wait for one of them.
         receivers: Messages that may be on their way at once: what has come of each is in memory.
+        hurry_s: Seconds that a message may be on its way while others have waited as long for their turn.
     """
 
-    def __init__(self, workers: int, max_waiting: int, receivers: int):
+    def __init__(self, workers: int, max_waiting: int, receivers: int, *, hurry_s: float):
+        self.hurry_s = hurry_s
         self._workers, self._limit = workers, workers + max_waiting
         self._under_way = self._queued = 0
         self._queued_since = 0.0
@@ -72,10 +74,10 @@ class Lane:
             self.receiving.pop(call, None)
             self._turns.put(None)
 
-    def held_up(self, seconds: float) -> int:
-        """Calls that wait for their turn to receive, if there have been some for so long; 0 otherwise."""
+    def held_up(self) -> int:
+        """Calls that wait for their turn to receive, if there have been some for long enough; 0 otherwise."""
         with self._lock:
-            if not self._queued or time.monotonic() - self._queued_since < seconds:
+            if not self._queued or time.monotonic() - self._queued_since < self.hurry_s:
                 return 0
             return self._queued + max(0, self._under_way - self._workers)
 

@@ -24,12 +24,14 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20_000),
     # A device may ask as often whether the endpoint is still there; who does so more often is cut off.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    # Calls that have come and that nobody has looked at yet; gRPC ends some of a thousand and all above three thousand,
-    # as CANCELLED, where the gate tells each when to come again.
-    ("grpc.server.max_pending_requests", 32_768),
-    ("grpc.server.max_pending_requests_hard_limit", 65_536),
-    # No limit of streams on one connection: gRPC counts one that has ended for a moment longer than the client does,
-    # and then breaks off calls that were right. How many calls there may be is the gate's to say.
+    # Calls on one connection; a client keeps further ones to itself until there is room. gRPC's protection from
+    # overload counts a call for a moment longer than the client does, and breaks off calls that were right.
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.http.overload_protection", 0),
+    # Calls that have come and that nobody has looked at yet: above that gRPC ends some of them, as CANCELLED, and all
+    # that are twice as many. By default that begins at a thousand, where the gate tells each when to come again.
+    ("grpc.server.max_pending_requests", 4096),
+    ("grpc.server.max_pending_requests_hard_limit", 8192),
 )
 # Of the files that the process may have open, which models, logs and REST need some of.
 _SHARE_OF_FILES = 0.4

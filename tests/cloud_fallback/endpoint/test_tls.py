@@ -30,6 +30,7 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from edge_runtime import ErrorCode, HybridgeError
 from tests.cloud_fallback.client.certificates import Authority
+from tests.cloud_fallback.faults.fault_table import FaultTable
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ def test_files_that_are_no_good_while_they_are_replaced_leave_the_old_ones_in_us
     authority: Authority,
     server_files: tuple[Path, Path],
     caplog: pytest.LogCaptureFixture,
+    fault_table: FaultTable,
 ) -> None:
     cert, key = server_files
     other_cert, other_key = authority.sign("other", ["127.0.0.1"])
@@ -135,6 +137,10 @@ def test_files_that_are_no_good_while_they_are_replaced_leave_the_old_ones_in_us
         shutil.copy(other_key, key)
         assert _is_reached(endpoint, authority.ca)
         assert _errors(caplog) == 0
+    fault_table(
+        "the server's certificate replaced by rubbish, by half of it, by one of another key",
+        "logged; new connections saw the old one until the files were good again",
+    )
 
 
 @pytest.mark.parametrize("fault", ["none", "unknown authority", "expired"])
@@ -144,12 +150,19 @@ def test_mutual_tls_lets_in_nobody_without_a_good_certificate(
     server_files: tuple[Path, Path],
     tmp_path: Path,
     fault: str,
+    fault_table: FaultTable,
 ) -> None:
     signer = Authority.create(tmp_path, "stranger") if fault == "unknown authority" else authority
     own = None if fault == "none" else signer.sign("device", expired=fault == "expired")
     with Endpoint(repository, tls=ServerTls(*server_files, authority.ca)) as endpoint:
         assert not _is_reached(endpoint, authority.ca, own)
         assert _is_reached(endpoint, authority.ca, authority.sign("good"))
+    what = {
+        "none": "a client without a certificate",
+        "unknown authority": "a client certificate of an unknown authority",
+        "expired": "a client certificate that has expired",
+    }
+    fault_table(f"mutual TLS: {what[fault]}", "no connection; others let in")
 
 
 def test_authorities_of_clients_are_renewed_too(
