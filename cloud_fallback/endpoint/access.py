@@ -8,14 +8,14 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
 
 from cloud_fallback.endpoint.rate_limit import ClientRate, RateLimit
 from cloud_fallback.endpoint.refusal_log import RefusalLog
 from cloud_fallback.endpoint.token_file import Client, Scope, TokenFile
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-__all__ = ["Access", "bearer", "client_of", "host_of", "is_loopback"]
+__all__ = ["Access", "bearer", "host_of", "is_loopback"]
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Access:
         self,
         token: str | None,
         scope: Scope,
-        peer: str,
+        peer: Callable[[], str],
         *,
         model: str = "",
         certificate: Sequence[str] = (),
@@ -83,7 +83,7 @@ class Access:
         Args:
             token: What it carries; see `bearer`.
             scope: What it is about to do.
-            peer: The address it comes from, as ``host:port`` or as gRPC has it.
+            peer: Tells the address it comes from, as ``host:port`` or as gRPC has it, where that matters.
             model: The model it asks for, where that is known; see `check_model`.
             certificate: The names in the client's certificate, once that was verified.
 
@@ -101,11 +101,11 @@ class Access:
             _check_model(name, client, model)
             limit = self._limit if client is _ANYBODY else client.limit(self._limit)
             if limit is not _NO_LIMIT:
-                self._check_rate(name or host_of(peer), limit)
+                self._check_rate(name or host_of(peer()), limit)
         except HybridgeError as error:
             with self._lock:
                 self._refused[error.code] += 1
-            host = host_of(peer)
+            host = host_of(peer())
             self._refusals.refused(f"'{name}' at {host}" if name else host, error.message)
             raise
         return name
@@ -119,11 +119,12 @@ class Access:
         if self._tokens is not None:
             _check_model(name, self._tokens.named(name) or Client(models=()), model)
 
-    def received(self, name: str, peer: str, size: int) -> None:
+    def received(self, name: str, peer: Callable[[], str], size: int) -> None:
         """Counts the bytes of an admitted client's message against its rate."""
-        rate = self._rates.get(name or host_of(peer))
-        if rate is not None:
-            rate.sent(size)
+        if self._rates:
+            rate = self._rates.get(name or host_of(peer()))
+            if rate is not None:
+                rate.sent(size)
 
     def refused(self) -> Mapping[ErrorCode, int]:
         """Calls that were not let in, by why."""
@@ -131,12 +132,12 @@ class Access:
             return dict(self._refused)
 
     def _identify(
-        self, token: str | None, scope: Scope, peer: str, certificate: Sequence[str]
+        self, token: str | None, scope: Scope, peer: Callable[[], str], certificate: Sequence[str]
     ) -> tuple[str, Client]:
         if self._tokens is None:
             if certificate:
                 return certificate[0], _ANYBODY
-            is_here = scope == "admin" and is_loopback(host_of(peer))
+            is_here = scope == "admin" and is_loopback(host_of(peer()))
             return "", _ON_THIS_MACHINE if is_here else _ANYBODY
         if token is not None:
             found = self._tokens.with_token(token)
@@ -193,12 +194,8 @@ def bearer(header: str | None) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def client_of(context: Any) -> str:
-    """The name of the client that a call was admitted for; empty for anybody."""
-    name: str = getattr(context, "client", "")
-    return name
-
-
+# The same for all calls of a connection.
+@lru_cache(4096)
 def host_of(peer: str) -> str:
     """The address of a peer without its port: of ``127.0.0.1:80``, ``[::1]:80``, or gRPC's ``ipv6:%5B::1%5D:80``."""
     address = peer.removeprefix("ipv4:").removeprefix("ipv6:").replace("%5B", "[").replace("%5D", "]")

@@ -14,13 +14,11 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from cloud_fallback.endpoint.access import Access
-from cloud_fallback.endpoint.call_gate import CallGate
-from cloud_fallback.endpoint.call_threads import CallThreads
-from cloud_fallback.endpoint.connection_settings import connection_options
 from cloud_fallback.endpoint.data_plane import DataPlane
 from cloud_fallback.endpoint.repository import Repository
+from cloud_fallback.endpoint.rpc.call_server import CallServer
+from cloud_fallback.endpoint.rpc.servicer import InferenceServicer
 from cloud_fallback.endpoint.server_tls import ServerTls
-from cloud_fallback.endpoint.servicer import InferenceServicer
 from cloud_fallback.endpoint.telemetry import Telemetry
 from cloud_fallback.open_inference import SERVICE_NAME, open_inference_pb2
 from cloud_fallback.open_inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
@@ -88,27 +86,23 @@ class Endpoint:
         self.host = host
         self.port = port
         self._stopping = threading.Event()
-        self._health = health.HealthServicer()
-        self._workers = CallThreads(max_workers, thread_name_prefix="endpoint")
-        self.gate = CallGate(
+        self._is_started = False
+        # Not otherwise: it then sends while it holds its lock, and a client who watches and does not read stops it.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
+        self.calls = CallServer(
             self.access,
             workers=max_workers,
             max_waiting=max_waiting,
             max_message_bytes=max_message_bytes,
             by_certificate=tls is not None and tls.asks_clients,
         )
-        self._server = grpc.server(
-            self._workers,
-            interceptors=[self.gate],
-            options=connection_options(max_message_bytes=max_message_bytes),
-        )
         self.data_plane = DataPlane(
             self.repository, telemetry=telemetry, is_accepting=lambda: not self._stopping.is_set()
         )
         servicer = InferenceServicer(self.data_plane, max_message_bytes=max_message_bytes)
-        add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        _add_reflection(self._server)
+        add_GRPCInferenceServiceServicer_to_server(servicer, self.calls)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.calls)
+        _add_reflection(self.calls)
 
     @property
     def address(self) -> str:
@@ -124,9 +118,9 @@ class Endpoint:
         """
         try:
             if self._credentials is None:
-                self.port = self._server.add_insecure_port(self.address)
+                self.port = self.calls.server.add_insecure_port(self.address)
             else:
-                self.port = self._server.add_secure_port(self.address, self._credentials)
+                self.port = self.calls.server.add_secure_port(self.address, self._credentials)
         except RuntimeError as error:
             self.repository.close()
             raise HybridgeError(
@@ -136,8 +130,8 @@ class Endpoint:
                 expected="an address of this machine and a free port",
                 fix="choose another port, or 0 for the system to choose one",
             ) from error
-        self._server.start()
-        self.gate.start()
+        self.calls.start()
+        self._is_started = True
         for service in ("", SERVICE_NAME):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return self
@@ -149,15 +143,14 @@ class Endpoint:
             grace_s: Seconds after which calls still under way are cancelled.
         """
         self._stopping.set()
-        self._health.enter_graceful_shutdown()
-        self._server.stop(grace_s).wait()
-        self.gate.stop()
-        self._workers.shutdown(wait=False)
+        if self._is_started:
+            self._health.enter_graceful_shutdown()
+            self.calls.stop(grace_s)
         self.repository.close()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits until the endpoint was stopped; returns whether it was, within `timeout_s` seconds."""
-        return not self._server.wait_for_termination(timeout_s)
+        return not self.calls.server.wait_for_termination(timeout_s)
 
     def __enter__(self) -> Self:
         return self.start()

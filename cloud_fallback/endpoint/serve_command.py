@@ -13,6 +13,7 @@ import click
 
 from cloud_fallback.endpoint.allocator import keep_freed_memory
 from cloud_fallback.endpoint.outlet_flags import Outlets, outlet_flags
+from cloud_fallback.endpoint.rpc.connection_settings import raise_file_limit
 from cloud_fallback.endpoint.security_flags import Security, security_flags
 from edge_runtime.console import emit, format_option, say, usage_error
 from edge_runtime.errors import HybridgeError
@@ -136,6 +137,7 @@ def serve(
     """
     parent = os.getppid() if exit_with_parent else None
     keep_freed_memory()
+    raise_file_limit()
     from cloud_fallback.endpoint.endpoint import Endpoint
     from cloud_fallback.endpoint.repository import Repository
     from cloud_fallback.endpoint.repository_watch import RepositoryWatch
@@ -164,10 +166,12 @@ def serve(
         telemetry=outlets.telemetry,
     )
     stop, reload = _events_of_signals()
-    with endpoint, RepositoryWatch(repository) if watch else nullcontext():
+    with RepositoryWatch(repository) if watch else nullcontext():
+        # Before the endpoint, whose readiness speaks for all of them.
         with outlets.open(
             endpoint, max_body_bytes=max_message_mb * 2**20, tls=secured.tls, grace_s=grace_s
         ) as others:
+            endpoint.start()
             emit(_data(endpoint) | others, lambda: _text(endpoint))
             while not stop.wait(_CHECK_S):
                 # An orphan is given to another parent.

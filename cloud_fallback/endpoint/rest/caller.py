@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 
 from aiohttp import web
 
@@ -39,7 +40,7 @@ def admitted(request: web.Request, access: Access | None, scope: Scope, model: s
     return access.admit(
         bearer(request.headers.get("Authorization")),
         scope,
-        peer_of(request),
+        partial(peer_of, request),
         model=model,
         certificate=() if certificate is None else certificate_names(certificate),
     )

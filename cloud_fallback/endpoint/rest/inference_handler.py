@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
@@ -120,7 +121,7 @@ class InferenceHandler:
         async with self._bodies.read(request) as body:
             record.received(len(body))
             if self._access is not None:
-                self._access.received(record.client, record.peer, len(body))
+                self._access.received(record.client, partial(peer_of, request), len(body))
             if self._under_way >= self._max_under_way:
                 raise self._overloaded()
             self._under_way += 1

@@ -18,7 +18,7 @@ from cloud_fallback.endpoint.token_file import TokenFile, token_digest
 from edge_runtime import ErrorCode, HybridgeError
 
 GATE, DEPLOYER = "gate-token-" + "g" * 32, "deployer-token-" + "d" * 32
-PEER = "ipv4:192.0.2.7:4711"
+
 CLIENTS = f"""
 [clients.gate-17]
 token_sha256 = ["{token_digest(GATE)}"]
@@ -50,6 +50,13 @@ def tokens(tmp_path: Path) -> Path:
     return path
 
 
+def at(peer: str) -> Callable[[], str]:
+    return lambda: peer
+
+
+PEER = at("ipv4:192.0.2.7:4711")
+
+
 def _code(call: Callable[[], object]) -> ErrorCode:
     with pytest.raises(HybridgeError) as caught:
         call()
@@ -79,7 +86,7 @@ def test_whoever_has_no_token_of_the_file_is_nobody(tokens: Path, token: str | N
     access = Access(TokenFile(tokens))
     assert _code(lambda: access.admit(token, "infer", PEER)) is ErrorCode.UNAUTHENTICATED
     # Nor does coming from this machine make a difference.
-    assert _code(lambda: access.admit(token, "infer", "127.0.0.1:80")) is ErrorCode.UNAUTHENTICATED
+    assert _code(lambda: access.admit(token, "infer", at("127.0.0.1:80"))) is ErrorCode.UNAUTHENTICATED
 
 
 def test_a_client_asks_its_own_models_only_whether_there_are_others_or_not(tokens: Path) -> None:
@@ -111,10 +118,10 @@ def test_without_a_file_anybody_asks_and_only_this_machine_administers() -> None
     access = Access()
     assert access.admit(None, "infer", PEER) == ""
     assert access.admit("whatever", "infer", PEER, model="digits") == ""
-    assert access.admit(None, "admin", "ipv6:%5B::1%5D:4711") == ""
+    assert access.admit(None, "admin", at("ipv6:%5B::1%5D:4711")) == ""
     assert _code(lambda: access.admit(None, "admin", PEER)) is ErrorCode.NOT_PERMITTED
     assert access.admit(None, "infer", PEER, certificate=["device"]) == "device"
-    assert _code(lambda: access.admit(None, "admin", "127.0.0.1:1", certificate=["device"])) is (
+    assert _code(lambda: access.admit(None, "admin", at("127.0.0.1:1"), certificate=["device"])) is (
         ErrorCode.NOT_PERMITTED
     )
 
@@ -288,10 +295,10 @@ def test_a_client_has_its_rate_to_itself_and_is_told_when_to_come_again(tmp_path
 def test_without_a_file_each_address_has_its_rate() -> None:
     access = Access(limit=RateLimit(requests_per_second=2), clock=Clock())
     for host in ("192.0.2.1", "192.0.2.2"):
-        access.admit(None, "infer", f"{host}:1000")
-        access.admit(None, "infer", f"{host}:2000")
+        access.admit(None, "infer", at(f"{host}:1000"))
+        access.admit(None, "infer", at(f"{host}:2000"))
         with pytest.raises(HybridgeError, match="at most 2 calls a second"):
-            access.admit(None, "infer", f"{host}:3000")
+            access.admit(None, "infer", at(f"{host}:3000"))
 
 
 def test_bytes_are_paid_for_before_the_next_message() -> None:
@@ -341,7 +348,7 @@ def test_a_limit_that_changes_in_the_file_counts_at_once(tmp_path: Path) -> None
 def test_addresses_without_number_do_not_fill_memory() -> None:
     access = Access(limit=RateLimit(requests_per_second=1))
     for number in range(20_000):
-        access.admit(None, "infer", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:80")
+        access.admit(None, "infer", at(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:80"))
     assert len(access._rates) <= 16_384
 
 
@@ -352,8 +359,8 @@ def test_refusals_are_counted_all_and_logged_once_a_peer_and_minute(
     for number in range(200):
         for token, peer in ((f"guess-{number}", "192.0.2.1:80"), (None, "192.0.2.2:80")):
             with pytest.raises(HybridgeError):
-                access.admit(token, "infer", peer)
-    _code(lambda: access.admit(GATE, "admin", "192.0.2.1:80"))
+                access.admit(token, "infer", at(peer))
+    _code(lambda: access.admit(GATE, "admin", at("192.0.2.1:80")))
     assert access.refused() == {ErrorCode.UNAUTHENTICATED: 400, ErrorCode.NOT_PERMITTED: 1}
     assert [record.message.partition(":")[0] for record in caplog.records] == [
         "refused 192.0.2.1",

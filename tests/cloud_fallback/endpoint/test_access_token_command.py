@@ -24,8 +24,8 @@ def test_what_it_writes_is_let_in(tmp_path: Path) -> None:
     tokens.write_text("[clients.other]\n" + made.stdout)
     token = file.read_text().strip()
     access = Access(TokenFile(tokens))
-    assert access.admit(token, "infer", "x", model="digits") == 'gate é".17'
-    assert access.admit(token, "admin", "x") == 'gate é".17'
+    assert access.admit(token, "infer", lambda: "x", model="digits") == 'gate é".17'
+    assert access.admit(token, "admin", lambda: "x") == 'gate é".17'
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(token) == 43
     assert token not in made.stdout + made.stderr

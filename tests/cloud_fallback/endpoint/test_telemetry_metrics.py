@@ -94,7 +94,7 @@ def test_every_metric_is_listed_with_its_type_and_labels() -> None:
     with RestServer(data_plane, metrics=EndpointMetrics(data_plane, access)) as server:
         HTTP.post(f"{server.address}/v2/models/gated/infer", json=ASK)
         with pytest.raises(HybridgeError):
-            access.admit(None, "admin", "192.0.2.1:7")
+            access.admit(None, "admin", lambda: "192.0.2.1:7")
         text = HTTP.get(f"{server.address}/metrics").text
     exposed = {
         family.name: (family.type, sorted(set(family.samples[0].labels) - {"le"}))

@@ -15,10 +15,12 @@ __all__ = ["DATA", "HEADERS", "INFER", "RawConnection", "frame", "grpc_message",
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x6, 0x9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x6, 0x8, 0x9
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 CANCEL = 8
 _MAX_FRAME = 16_384
+_WINDOW = 65_535
+_INITIAL_WINDOW_SIZE = 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -52,11 +54,14 @@ class RawConnection:
         address: The endpoint's ``host:port``.
         settings: Payload of the SETTINGS frame, such as a window of nothing.
         speaks: Whether it begins as HTTP/2 does.
+        source: The address that it comes from.
     """
 
-    def __init__(self, address: str, *, settings: bytes = b"", speaks: bool = True):
+    def __init__(
+        self, address: str, *, settings: bytes = b"", speaks: bool = True, source: str = "127.0.0.1"
+    ):
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=20)
+        self.socket = socket.create_connection((host, int(port)), 20, (source, 0))
         if speaks:
             self.send(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(SETTINGS, ACK, 0))
 
@@ -75,6 +80,26 @@ class RawConnection:
             part = content[start : start + _MAX_FRAME]
             is_last = end and start + _MAX_FRAME >= len(content)
             self.send(frame(DATA, END_STREAM if is_last else 0, stream, part))
+
+    def data_as_allowed(self, stream: int, content: bytes, seconds: float) -> int:
+        """Sends content as the endpoint's windows allow; returns how much went in the time, or until it hung up."""
+        windows, received, sent = {0: _WINDOW, stream: _WINDOW}, b"", 0
+        limit = time.monotonic() + seconds
+        try:
+            while sent < len(content) and (left := limit - time.monotonic()) > 0:
+                if room := min(*windows.values(), len(content) - sent, _MAX_FRAME):
+                    self.send(frame(DATA, 0, stream, content[sent : sent + room]))
+                    sent += room
+                    windows = {each: window - room for each, window in windows.items()}
+                    continue
+                self.socket.settimeout(left)
+                part = self.socket.recv(65_536)
+                if not part:
+                    break
+                received = _opened(received + part, windows, stream)
+        except OSError:
+            pass
+        return sent
 
     def read(self, seconds: float, until: bytes = b"\0no such bytes\0") -> bytes:
         """What comes within a time, or until some bytes do, or the connection is closed."""
@@ -116,6 +141,22 @@ class RawConnection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _opened(received: bytes, windows: dict[int, int], stream: int) -> bytes:
+    """Takes what whole frames say of windows; returns the rest."""
+    while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
+        kind, number, payload = received[3], int.from_bytes(received[5:9], "big"), received[9 : 9 + size]
+        if kind == WINDOW_UPDATE and number in windows:
+            windows[number] += int.from_bytes(payload, "big")
+        elif kind == SETTINGS:
+            for start in range(0, size, 6):
+                if int.from_bytes(payload[start : start + 2], "big") == _INITIAL_WINDOW_SIZE:
+                    windows[stream] += int.from_bytes(payload[start + 2 : start + 6], "big") - _WINDOW
+        elif kind == RST_STREAM:
+            raise ConnectionResetError
+        received = received[9 + size :]
+    return received
 
 
 def _string(text: str) -> bytes:

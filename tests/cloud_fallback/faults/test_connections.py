@@ -140,33 +140,39 @@ def test_connections_that_never_begin_to_speak_are_closed(
     fault_table("connections that never begin to speak", "closed after 10 s")
 
 
+HEALTH = "/grpc.health.v1.Health"
+
+
 @pytest.mark.parametrize(
-    "path",
+    ("path", "count"),
     [
-        INFER,
-        "/grpc.health.v1.Health/Check",
-        pytest.param("/grpc.health.v1.Health/Watch", marks=pytest.mark.heavy),
+        (INFER, 100),
+        # More than there are places, on either way.
+        pytest.param(INFER, 1000, marks=pytest.mark.heavy),
+        (f"{HEALTH}/Check", 40),
+        pytest.param(f"{HEALTH}/Check", 300, marks=pytest.mark.heavy),
+        pytest.param(f"{HEALTH}/Watch", 300, marks=pytest.mark.heavy),
     ],
 )
-def test_requests_that_are_sent_half_hold_others_up_for_moments_only(
-    attacked: Attacked, fault_table: FaultTable, path: str
+def test_requests_that_are_sent_half_keep_nobody_out(
+    attacked: Attacked, fault_table: FaultTable, path: str, count: int
 ) -> None:
-    # More than there are threads; on the way of health checks a few are enough.
-    count = 100 if path == INFER else 12
-    for _ in range(count):
-        connection = attacked.connect()
-        connection.call(1, None, path=path)
-        connection.data(1, grpc_message(b"abc", size=100))
-    time.sleep(0.1)
-    waited = attacked.answers(60)
-    assert waited < 20
+    with attacked.memory() as memory:
+        for number in range(count):
+            if number % 100 == 0:
+                connection = attacked.connect()
+            stream = 2 * (number % 100) + 1
+            connection.call(stream, None, path=path)
+            connection.data(stream, grpc_message(b"abc", size=100))
+        waited = attacked.answers_in_the_end(30)
+    assert waited < (1 if path == INFER and count == 100 else 8)
+    assert memory.grew < 300
     fault_table(
         f"{count} calls of {path.rpartition('/')[2]} of which half is sent",
-        f"others answered after {waited:.1f} s: stalled calls are ended when calls wait for them",
+        f"others answered after {waited:.1f} s",
     )
 
 
-@pytest.mark.heavy  # on a machine that is busy, answers pile up for longer than here
 def test_who_does_not_read_its_answers_takes_bounded_memory(
     attacked: Attacked, fault_table: FaultTable
 ) -> None:
@@ -176,7 +182,7 @@ def test_who_does_not_read_its_answers_takes_bounded_memory(
 
     def attack() -> float:
         """The seconds that others wait for an answer meanwhile."""
-        for number in range(8):
+        for number in range(5):
             connection = attacked.connect(settings=no_window if number % 2 else b"")
             for call in range(100):
                 connection.call(2 * call + 1, grpc_message(request))
@@ -190,11 +196,11 @@ def test_who_does_not_read_its_answers_takes_bounded_memory(
     attacked.hang_up()
     with attacked.memory() as second:
         attack()
-    # 800 MB if all were kept; some are in the making.
-    assert first.grew < 400
+    # 500 MB if all were kept; some are in the making.
+    assert first.grew < 350
     # What was taken is used again.
-    assert second.peak < first.peak + 150
+    assert second.peak < first.before + 350
     fault_table(
-        "800 answers of 1 MB that nobody reads",
+        "500 answers of 1 MB that nobody reads",
         f"32 MB of them were kept, and the calls of the others ended; others answered after {waited:.1f} s",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cloud_fallback import Endpoint, Repository
+from cloud_fallback.endpoint.rpc import call_server
+from cloud_fallback.endpoint.rpc.ended_calls import Stall
 from cloud_fallback.endpoint.served.onnx_model import OnnxModel
-from cloud_fallback.endpoint.stalled_calls import Stall
 from cloud_fallback.open_inference.open_inference_pb2 import ServerLiveRequest
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from cloud_fallback.open_inference.tensors import encode_request
@@ -57,33 +59,79 @@ def test_a_message_that_comes_slowly_is_waited_for_while_it_holds_nobody_up(
         assert _is_answered(stub)
         slow.send(frame(DATA, END_STREAM, 1, message[-1:]))
         assert b"grpc-status\x010" in slow.read(10, b"grpc-status")
-    assert endpoint.gate.stalled.ended() == {}
+    assert endpoint.calls.ended.counts() == {}
     fault_table("a client that sends its request byte by byte", "answered, as were others meanwhile")
 
 
+def _stall(endpoint: Endpoint, count: int, *, source: str) -> list[RawConnection]:
+    """Calls of which nearly all of a message comes, and then nothing."""
+    stalled = []
+    for _ in range(count):
+        stalled.append(RawConnection(endpoint.address, source=source))
+        stalled[-1].call(1, None)
+        stalled[-1].data_as_allowed(1, grpc_message(bytes(2**17), size=2**19), 0.2)
+    return stalled
+
+
+def test_no_more_messages_come_at_once_than_memory_holds_and_each_host_has_its_share(
+    onnx_models: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
+    monkeypatch.setattr(call_server, "memory_limit", lambda: 32 * 2**20)
+    repository = Repository.load([onnx_models / "linear.onnx"])
+    with (
+        Endpoint(repository, max_message_bytes=2**20) as endpoint,
+        grpc.insecure_channel(endpoint.address) as channel,
+    ):
+        stub = GRPCInferenceServiceStub(channel)
+        assert _is_answered(stub)
+        stalled = _stall(endpoint, 12, source="127.0.0.2")
+        until(lambda: endpoint.calls.coming.received_now == 8, 5)
+        start = time.monotonic()
+        assert _is_answered(stub)
+        # It takes the place of a call of the host that has most.
+        assert time.monotonic() - start < 0.5
+        assert endpoint.calls.ended.counts() == {Stall.ROOM: 1}
+        for each in stalled:
+            each.close()
+        until(lambda: endpoint.calls.coming.received_now == 0, 5)
+        stalled = _stall(endpoint, 12, source="127.0.0.1")
+        start = time.monotonic()
+        assert _is_answered(stub)
+        waited = time.monotonic() - start
+        assert waited < 8
+        assert endpoint.calls.coming.received_now <= 8
+        for each in stalled:
+            each.close()
+        until(lambda: endpoint.calls.coming.received_now == 0, 10)
+    fault_table(
+        "more large messages on their way than memory holds, and none of them goes on",
+        f"a call of another address was answered at once, one of the same after {waited:.1f} s",
+    )
+
+
 def test_a_message_that_never_comes_is_given_up(endpoint: Endpoint, stub: GRPCInferenceServiceStub) -> None:
-    endpoint.gate.stalled._patience_s = 0.3
+    endpoint.calls.patience_s = 0.3
     with RawConnection(endpoint.address) as stalled:
         stalled.call(1, None)
         stalled.data(1, grpc_message(b"abc", size=100))
-        until(lambda: endpoint.gate.stalled.ended() == {Stall.MESSAGE: 1}, 5)
+        until(lambda: endpoint.calls.ended.counts() == {Stall.MESSAGE: 1}, 5)
     assert _is_answered(stub)
 
 
 def test_an_answer_that_is_never_taken_is_given_up(
     endpoint: Endpoint, stub: GRPCInferenceServiceStub
 ) -> None:
-    endpoint.gate.stalled._patience_s = 0.3
+    endpoint.calls.patience_s = 0.3
     request = encode_request("ones", {"shape": np.array([10_000])}).SerializeToString()
     no_window = (4).to_bytes(2, "big") + (0).to_bytes(4, "big")
     with RawConnection(endpoint.address, settings=no_window) as stalled:
         stalled.call(1, grpc_message(request))
         # Patience, and a second more for each kilobyte; so a small answer is the first to go.
         stalled.call(3, grpc_message(encode_request("linear", {"x": X}).SerializeToString()))
-        until(lambda: endpoint.gate.stalled.ended() == {Stall.ANSWER: 1}, 5)
-        assert next(iter(endpoint.gate.stalled._unsent.values()))[2] > 40_000
-    until(lambda: not endpoint.gate.stalled._unsent, 5)
-    assert endpoint.gate.stalled._unsent_bytes == 0
+        until(lambda: endpoint.calls.ended.counts() == {Stall.ANSWER: 1}, 5)
+        assert next(iter(endpoint.calls.unsent._answers.values()))[1] > 40_000
+    until(lambda: not len(endpoint.calls.unsent), 5)
+    assert endpoint.calls.unsent._bytes == 0
     assert _is_answered(stub)
 
 
@@ -96,7 +144,7 @@ def test_it_is_told_whether_it_lives_while_all_threads_are_busy(
         grpc.insecure_channel(endpoint.address) as channel,
     ):
         stub, health = GRPCInferenceServiceStub(channel), health_pb2_grpc.HealthStub(channel)
-        calls = [stub.ModelInfer.future(encode_request("busy", busy(0.3))) for _ in range(8)]
+        calls = [stub.ModelInfer.future(encode_request("busy", busy(0.15))) for _ in range(8)]
         time.sleep(0.1)
         start = time.monotonic()
         check = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
@@ -137,6 +185,51 @@ def test_streams_that_stay_open_hold_up_nobody_else(
         is_over.set()
 
 
+def test_who_watches_its_health_and_does_not_read_stops_nobody(
+    onnx_models: Path, fault_table: FaultTable
+) -> None:
+    endpoint = Endpoint([onnx_models / "linear.onnx"]).start()
+    no_window = (4).to_bytes(2, "big") + (0).to_bytes(4, "big")
+    with (
+        grpc.insecure_channel(endpoint.address) as channel,
+        RawConnection(endpoint.address, settings=no_window) as silent,
+    ):
+        for number in range(20):
+            silent.call(2 * number + 1, grpc_message(b""), path="/grpc.health.v1.Health/Watch")
+        time.sleep(0.2)
+        check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert check.status == health_pb2.HealthCheckResponse.SERVING
+        start = time.monotonic()
+        endpoint.stop(0.3)
+        seconds = time.monotonic() - start
+    assert seconds < 5
+    fault_table(
+        "a client that watches the endpoint's health and reads nothing",
+        f"others were told of it; the endpoint stopped when it was told to, in {seconds:.1f} s",
+    )
+
+
+def test_an_open_stream_does_not_keep_an_endpoint_from_stopping(onnx_models: Path) -> None:
+    endpoint = Endpoint([onnx_models / "linear.onnx"]).start()
+    with grpc.insecure_channel(endpoint.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        told: list[int] = []
+
+        def follow() -> None:
+            with suppress(grpc.RpcError):
+                told.extend(answer.status for answer in watch)
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        until(lambda: len(told) == 1, 5)
+        start = time.monotonic()
+        endpoint.stop(20.0)
+        assert time.monotonic() - start < 5
+        follower.join(5)
+    status = health_pb2.HealthCheckResponse
+    assert told == [status.SERVING, status.NOT_SERVING]
+
+
 def test_an_endpoint_that_stops_ends_its_threads_and_streams(onnx_models: Path) -> None:
     endpoint = Endpoint([onnx_models / "linear.onnx"]).start()
     with grpc.insecure_channel(endpoint.address) as channel:
@@ -145,8 +238,8 @@ def test_an_endpoint_that_stops_ends_its_threads_and_streams(onnx_models: Path) 
         with RawConnection(endpoint.address) as stalled:
             stalled.call(1, None)
             stalled.data(1, grpc_message(b"abc", size=100))
-            until(lambda: len(endpoint.gate._main.receiving) == 1, 5)
+            until(lambda: endpoint.calls.coming.received_now == 1, 5)
             start = time.monotonic()
             endpoint.stop(0.3)
             assert time.monotonic() - start < 5
-    assert not endpoint.gate.stalled._thread.is_alive()
+    assert not endpoint.calls._unary._both[0].is_alive()

@@ -21,7 +21,7 @@ from types import FunctionType
 from typing import Any
 
 from cloud_fallback import EndpointProcess
-from cloud_fallback.endpoint import request_bounds
+from cloud_fallback.endpoint.rpc import request_bounds
 from cloud_fallback.open_inference import tensors
 from tests.cloud_fallback.fuzz.generator import Generator
 from tests.cloud_fallback.fuzz.targets import Decoder, LiveEndpoint, Target

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from cloud_fallback.endpoint.request_bounds import check_bounds
+from cloud_fallback.endpoint.rpc.request_bounds import check_bounds
 from cloud_fallback.open_inference.open_inference_pb2 import ModelInferRequest
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from cloud_fallback.open_inference.tensors import decode_request, decode_response, encode_request

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from typing import Any
 
 __all__ = ["CallThreads"]
+
+_log = logging.getLogger(__name__)
 
 # Threads that work at once while all of them keep up.
 _FEW = 4
@@ -20,7 +22,7 @@ _HELD_S = 0.005
 _TOO_LONG_S = 0.025
 
 
-class CallThreads(Executor):
+class CallThreads:
     """A thread pool that begins with a few threads, and takes one more whenever they do not keep up.
 
     A pool of `concurrent.futures` gives each call that comes a thread, if it has one left. With calls of microseconds,
@@ -37,9 +39,7 @@ class CallThreads(Executor):
         self._few = min(_FEW, max_workers)
         self._prefix = thread_name_prefix
         self._lock = threading.Lock()
-        self._work: deque[tuple[float, Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = (
-            deque()
-        )
+        self._work: deque[tuple[float, Callable[..., object], tuple[Any, ...]]] = deque()
         # Threads that were put aside; each waits for its own lock.
         self._aside: list[threading.Lock] = []
         self._threads = 0
@@ -49,34 +49,32 @@ class CallThreads(Executor):
         self._look = threading.Event()
         self._watch: threading.Thread | None = None
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Has a thread call a function; see `concurrent.futures.Executor`."""
-        future: Future[Any] = Future()
+    def start(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Has a thread call a function, whose result nobody waits for; it must not raise.
+
+        Raises:
+            RuntimeError: After `shutdown`.
+        """
         now = time.monotonic()
         with self._lock:
             if self._shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._work.append((now, future, fn, args, kwargs))
+                raise RuntimeError("threads that were shut down take no more work")
+            self._work.append((now, fn, args))
             working = self._threads - len(self._aside)
             if working < self._few or self._is_behind(now):
                 self._take_one_more()
-                return future
+                return
             if self._watch is None:
                 self._watch = threading.Thread(
                     target=self._watch_work, name=f"{self._prefix}-watch", daemon=True
                 )
                 self._watch.start()
         self._look.set()
-        return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """Takes no more work; what waits is done all the same unless it is cancelled. Threads are not waited for."""
+    def shutdown(self) -> None:
+        """Takes no more work; what waits is done all the same, and the threads are not waited for."""
         with self._lock:
             self._shut = True
-            if cancel_futures:
-                for _, future, *_ in self._work:
-                    future.cancel()
-                self._work.clear()
             for aside in self._aside:
                 aside.release()
             self._aside.clear()
@@ -101,25 +99,22 @@ class CallThreads(Executor):
         while True:
             with self._lock:
                 if self._work:
-                    _, future, fn, args, kwargs = self._work.popleft()
+                    _, fn, args = self._work.popleft()
                 elif self._shut:
                     return
                 else:
                     self._aside.append(turn)
-                    future = None
-            if future is None:
+                    fn = None
+            if fn is None:
                 turn.acquire()
                 continue
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = fn(*args, **kwargs)
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
+            try:
+                fn(*args)
+            except Exception:
+                _log.exception("a call failed")
             self._done_at = time.monotonic()
             # Held on to, a call's message would stay until the next one comes.
-            del future, fn, args, kwargs
+            del fn, args
 
     def _watch_work(self) -> None:
         """Takes one more thread while work waits too long and no more comes to show it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-__all__ = ["connection_options"]
+__all__ = ["connection_options", "raise_file_limit"]
 
 _MINUTE_MS = 60_000
 _OPTIONS = (
@@ -35,6 +35,19 @@ _OPTIONS = (
 )
 # Of the files that the process may have open, which models, logs and REST need some of.
 _SHARE_OF_FILES = 0.4
+# More connections than that take more memory than there is.
+_MAX_FILES = 65_536
+
+
+def raise_file_limit() -> None:
+    """Lets the process open as many files as the system allows it, each connection being one.
+
+    The limit that most systems begin with, of 1024, is for programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def connection_options(*, max_message_bytes: int) -> list[tuple[str, int]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from cloud_fallback.endpoint.access import client_of
 from cloud_fallback.endpoint.data_plane import DataPlane, InferenceRequest
 from cloud_fallback.endpoint.telemetry import RequestRecord, Transport
 from cloud_fallback.open_inference.open_inference_pb2 import (
@@ -31,7 +28,6 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ServerReadyResponse,
 )
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from cloud_fallback.open_inference.statuses import abort
 from cloud_fallback.open_inference.tensors import datatype, decode_request, encode_response, wire_shape
 from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError
@@ -42,29 +38,10 @@ __all__ = ["EXTENSIONS", "InferenceServicer"]
 # Of the protocol, by the names that Triton gives them.
 EXTENSIONS = ("model_repository",)
 
-_log = logging.getLogger(__name__)
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 # gRPC metadata of a request.
 _STICKY_KEY, _IDEMPOTENCY_KEY = "sticky-key", "idempotency-key"
 # Extensions of Triton that change what a tensor means; ignoring one would give a wrong answer for a right one.
 _UNSUPPORTED = {"classification", "shared_memory_region"}
-
-
-def _reported(method: _Method) -> _Method:
-    """Ends the call with the status of a `HybridgeError`, or with INTERNAL and no more for anything else."""
-
-    @wraps(method)
-    def call(self: InferenceServicer, request: Any, context: Any) -> Any:
-        try:
-            return method(self, request, context)
-        except HybridgeError as error:
-            abort(context, error)
-        except Exception:
-            # What it says may hold paths or data; it is for the one who runs the endpoint.
-            _log.exception("%s failed", method.__name__)
-            abort(context, HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint"))
-
-    return call  # type: ignore[return-value]
 
 
 class InferenceServicer(GRPCInferenceServiceServicer):
@@ -79,23 +56,18 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self._data_plane = data_plane
         self._max_message_bytes = max_message_bytes
 
-    @_reported
     def ServerLive(self, request: ServerLiveRequest, context: Any) -> ServerLiveResponse:  # noqa: ARG002, D102, N802
         return ServerLiveResponse(live=True)
 
-    @_reported
     def ServerReady(self, request: ServerReadyRequest, context: Any) -> ServerReadyResponse:  # noqa: ARG002, D102, N802
         return ServerReadyResponse(ready=self._data_plane.is_ready())
 
-    @_reported
     def ModelReady(self, request: ModelReadyRequest, context: Any) -> ModelReadyResponse:  # noqa: ARG002, D102, N802
         return ModelReadyResponse(ready=self._data_plane.is_model_ready(request.name, request.version))
 
-    @_reported
     def ServerMetadata(self, request: ServerMetadataRequest, context: Any) -> ServerMetadataResponse:  # noqa: ARG002, D102, N802
         return ServerMetadataResponse(name="hybridge", version=__version__, extensions=EXTENSIONS)
 
-    @_reported
     def ModelMetadata(self, request: ModelMetadataRequest, context: Any) -> ModelMetadataResponse:  # noqa: ARG002, D102, N802
         model = self._data_plane.describe(request.name, request.version)
         return ModelMetadataResponse(
@@ -106,12 +78,11 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             outputs=_metadata(model.outputs),
         )
 
-    @_reported
     def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: D102, N802
         with self._data_plane.telemetry.record(Transport.GRPC, context.peer) as record:
-            record.client = client_of(context)
+            record.client = context.client
             record.model = request.model_name, request.model_version
-            record.received(request.ByteSize())
+            record.received(context.received_bytes)
             response = self._answer(request, context, record)
             record.bytes_out = response.ByteSize()
             return response
@@ -149,7 +120,6 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             )
         return response
 
-    @_reported
     def RepositoryIndex(self, request: RepositoryIndexRequest, context: Any) -> RepositoryIndexResponse:  # noqa: ARG002, D102, N802
         return RepositoryIndexResponse(
             models=[
@@ -160,7 +130,6 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             ]
         )
 
-    @_reported
     def RepositoryModelLoad(  # noqa: D102, N802
         self,
         request: RepositoryModelLoadRequest,
@@ -170,7 +139,6 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self._data_plane.load(request.model_name)
         return RepositoryModelLoadResponse()
 
-    @_reported
     def RepositoryModelUnload(  # noqa: D102, N802
         self,
         request: RepositoryModelUnloadRequest,

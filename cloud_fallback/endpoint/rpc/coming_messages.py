@@ -1,0 +1,136 @@
+"""Messages on their way: so many at once as memory holds, others in turn, and none that stalls in the way of others."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict, deque
+from typing import Any
+
+from cloud_fallback.endpoint.access import host_of
+from cloud_fallback.endpoint.rpc.ended_calls import EndedCalls, Stall
+from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall
+
+__all__ = ["ComingMessages"]
+
+# While others wait for their turn, how long a message may be on its way: of a host that has more than its share of
+# them, where one of another host waits, and of a host that has its share.
+_IN_THE_WAY_S, _WITHIN_ITS_SHARE_S = 0.25, 20.0
+
+
+class ComingMessages:
+    """Receives the messages of calls; all on the thread that polls.
+
+    gRPC takes a small part of a message before anybody asks for it. So a call whose turn has not come takes no memory
+    to speak of, and one that stalls takes what it has sent.
+
+    Args:
+        most: Messages that may be received at once.
+        ended: Ends calls.
+        hurry_s: How long a message may be on its way, of a host that has more than its share of them, while only more
+            of its own wait for their turn.
+    """
+
+    def __init__(self, most: int, ended: EndedCalls, *, hurry_s: float = 2.0):
+        self._most, self._hurry_s, self._ended = most, hurry_s, ended
+        # Since when, the oldest first.
+        self._coming: dict[UnaryCall, float] = {}
+        # Calls whose turn is to come: hosts take turns, and so do the connections of each.
+        self._waiting: OrderedDict[str, OrderedDict[str, deque[UnaryCall]]] = OrderedDict()
+        self._num_waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._coming) + self._num_waiting
+
+    @property
+    def received_now(self) -> int:
+        """Messages that are being received."""
+        return len(self._coming)
+
+    def receive(self, call: UnaryCall) -> None:
+        """Receives a call's message, now or in its turn, and `has_come` follows; or it is ended before."""
+        if len(self._coming) < self._most:
+            self._coming[call] = time.monotonic()
+            call.receive()
+        else:
+            connections = self._waiting.setdefault(host_of(call.peer()), OrderedDict())
+            connections.setdefault(call.peer(), deque()).append(call)
+            self._num_waiting += 1
+
+    def has_come(self, call: UnaryCall) -> None:
+        """A message is there, or will not come."""
+        self._coming.pop(call, None)
+        while self._num_waiting and len(self._coming) < self._most:
+            waiting = self._next()
+            # Else its client has left meanwhile.
+            if waiting.is_active():
+                self.receive(waiting)
+
+    def end_stalled(self, patience_s: float) -> None:
+        """Ends calls whose messages have been on their way for too long.
+
+        Args:
+            patience_s: Seconds that are too long where no other waits.
+        """
+        now = time.monotonic()
+        if self._coming and now - next(iter(self._coming.values())) > (
+            _IN_THE_WAY_S if self._num_waiting else patience_s
+        ):
+            for call in self._stalled(now, patience_s):
+                del self._coming[call]
+                self._ended.end(call, Stall.ROOM if self._num_waiting else Stall.MESSAGE)
+
+    def end_one_for(self, call: UnaryCall) -> bool:
+        """Ends a call of the host that has most of them for one of another host; returns whether it did."""
+        hosts = self._by_host()
+        for host, connections in self._waiting.items():
+            hosts[host] += sum(map(len, connections.values()))
+        ((heaviest, count),) = hosts.most_common(1)
+        if count <= hosts[host_of(call.peer())] + 1:
+            return False
+        if heaviest in self._waiting:
+            self._ended.end(self._next(heaviest), Stall.ROOM)
+            return True
+        oldest = next(each for each in self._coming if host_of(each.peer()) == heaviest)
+        if time.monotonic() - self._coming[oldest] < _IN_THE_WAY_S:
+            return False
+        del self._coming[oldest]
+        self._ended.end(oldest, Stall.ROOM)
+        return True
+
+    def _next(self, host: str = "") -> UnaryCall:
+        """The call that has waited longest, of a host or of the one whose turn it is."""
+        host = host or next(iter(self._waiting))
+        connections = self._waiting[host]
+        connection, calls = next(iter(connections.items()))
+        call = calls.popleft()
+        self._num_waiting -= 1
+        _turn(connections, connection, is_over=not calls)
+        _turn(self._waiting, host, is_over=not connections)
+        return call
+
+    def _stalled(self, now: float, patience_s: float) -> list[UnaryCall]:
+        if not self._num_waiting:
+            return [call for call, since in self._coming.items() if now - since > patience_s]
+        hosts, stalled = self._by_host(), []
+        share = max(1, self._most // len(hosts | Counter(self._waiting.keys())))
+        for call, since in self._coming.items():
+            host = host_of(call.peer())
+            if hosts[host] <= share:
+                patience_s = _WITHIN_ITS_SHARE_S
+            else:
+                patience_s = _IN_THE_WAY_S if self._waiting.keys() - {host} else self._hurry_s
+            if now - since > patience_s:
+                stalled.append(call)
+                hosts[host] -= 1
+        return stalled
+
+    def _by_host(self) -> Counter[str]:
+        return Counter(host_of(call.peer()) for call in self._coming)
+
+
+def _turn(those: OrderedDict[str, Any], one: str, *, is_over: bool) -> None:
+    """One of those has had its turn."""
+    if is_over:
+        del those[one]
+    else:
+        those.move_to_end(one)

@@ -1,0 +1,396 @@
+"""Calls of one message and one answer, served on a completion queue and one thread that polls it.
+
+gRPC's Python server gives each call a thread, which asks for the message and waits for the thread that polls to bring
+it: several hand-overs of Python's lock for a call, which is most of the processor time of a small one, and a thread
+held by each message that is slow to come. Here the thread that polls lets a call in, receives its message, and hands
+both over once, when all of it is there. Ports, credentials, limits and streams stay with gRPC's server.
+
+It stands on `grpc._cython.cygrpc`, as gRPC's own server does: the one module that does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import grpc
+from grpc._cython import cygrpc
+
+from cloud_fallback.endpoint.rpc.call_threads import CallThreads
+from cloud_fallback.open_inference.statuses import abort
+from edge_runtime.errors import ErrorCode, HybridgeError
+
+__all__ = ["UnaryCall", "UnaryCalls", "UnaryHandler"]
+
+_log = logging.getLogger(__name__)
+
+_NO_FLAGS = 0
+# Calls of a method that gRPC may take before the thread that polls has heard of one.
+_REQUESTED = 16
+_LOOK_S = 0.25
+# Answers that take no longer are given by the thread that polls: handing one over takes as long. How long each is
+# taken to be at most, its weight in what they usually take, and of those that are handed over, which are not, to see.
+_QUICK_S, _LONG_S, _NEW, _TRIED_ONE_IN = 1.0, 0.001, 0.05, 64
+# An answer that takes so long holds the thread, and another polls; it stops to look after so many looks in vain.
+_HELD_S, _IDLE_LOOKS = 0.002, 200
+_STATUSES = {code: getattr(cygrpc.StatusCode, code.name.lower()) for code in grpc.StatusCode}
+_OK = _STATUSES[grpc.StatusCode.OK]
+_IS_TIMEOUT = cygrpc.CompletionType.queue_timeout
+
+
+class UnaryHandler(Protocol):
+    """What becomes of a method's calls. All but `answer` must not block.
+
+    Attributes:
+        is_quick: Whether `answer` does not block either, and needs no thread.
+    """
+
+    is_quick: bool
+
+    def admit(self, call: UnaryCall) -> None:
+        """Lets a call in, before any of its message is read, and has it `receive` that, now or later; as `receive`.
+
+        Raises:
+            HybridgeError: For one that is not let in.
+        """
+
+    def received(self, call: UnaryCall) -> None:
+        """A call's message is there, or will not come; on the thread that polls.
+
+        Raises:
+            HybridgeError: For one that is not to be answered.
+        """
+
+    def answer(self, content: bytes, call: UnaryCall) -> bytes:
+        """The serialised answer of a serialised message; on one of the threads.
+
+        Raises:
+            HybridgeError: For one that is not answered.
+        """
+
+    def answered(self, call: UnaryCall, size: int) -> None:
+        """A call's answer of that many bytes is about to be sent, or no answer but its status; on any thread.
+
+        Raises:
+            HybridgeError: For an answer that is not to be sent; then it is called once more, with 0 bytes.
+        """
+
+    def ended(self, call: UnaryCall) -> None:
+        """What a call was answered is sent, or its client has gone; on the thread that polls."""
+
+
+class UnaryCall:
+    """One call: what a servicer of one message and one answer uses of a `grpc.ServicerContext`.
+
+    Attributes:
+        client: The name of the client that it was let in for; empty for one that has none.
+        received_bytes: Size of its message.
+        place: For its handler.
+    """
+
+    __slots__ = (
+        "_call",
+        "_calls",
+        "_details",
+        "_handler",
+        "_is_gone",
+        "_is_waiting",
+        "_metadata",
+        "_peer",
+        "_status",
+        "_trailing",
+        "_until",
+        "client",
+        "place",
+        "received_bytes",
+    )
+
+    def __init__(self, event: Any, handler: UnaryHandler, calls: UnaryCalls):
+        self._call, self._handler, self._calls = event.call, handler, calls
+        self._metadata: Sequence[tuple[str, str]] = event.invocation_metadata or ()
+        # The calendar's time may jump while the call waits.
+        self._until: float = time.monotonic() + (event.call_details.deadline - time.time())
+        self._peer = ""
+        self._trailing: Sequence[tuple[str, str]] | None = None
+        self._status, self._details = _OK, b""
+        self._is_gone = False
+        # For its turn to have its message received.
+        self._is_waiting = True
+        self.client = ""
+        self.received_bytes = 0
+        self.place: Any = None
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        """What came with the call."""
+        return self._metadata
+
+    def time_remaining(self) -> float:
+        """Seconds until its deadline."""
+        return max(self._until - time.monotonic(), 0.0)
+
+    def is_active(self) -> bool:
+        """Whether the client still waits."""
+        return not self._is_gone
+
+    def peer(self) -> str:
+        """Where it comes from."""
+        # gRPC gives up Python's lock to tell it, so it is asked only where it matters.
+        if not self._peer:
+            self._peer = self._call.peer().decode(errors="replace")
+        return self._peer
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """What the handshake has verified."""
+        return {key.decode(): values for key, values in cygrpc.auth_context(self._call).items()}
+
+    def set_trailing_metadata(self, metadata: Sequence[tuple[str, str]]) -> None:
+        """What is sent after the answer."""
+        self._trailing = metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Its status; with any other than OK no answer is sent."""
+        self._status = _STATUSES[code]
+
+    def set_details(self, details: str) -> None:
+        """What its status is about."""
+        self._details = details.encode()
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        """Ends it with a status; raises."""
+        self.set_code(code)
+        self.set_details(details)
+        raise _AbortedError
+
+    def cancel(self) -> None:
+        """Ends it, from any thread; its client sees RESOURCE_EXHAUSTED."""
+        self._call.cancel(_STATUSES[grpc.StatusCode.RESOURCE_EXHAUSTED], "it took room and did not go on")
+
+    def receive(self) -> None:
+        """Asks for its message; on the thread that polls."""
+        self._is_waiting = False
+        self._calls.due += 1
+        self._start((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
+
+    def begin(self) -> None:
+        """Begins it; on the thread that polls."""
+        # Its end, and its answer's, which is begun by another thread.
+        self._calls.due += 2
+        self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+        try:
+            self._handler.admit(self)
+        except HybridgeError as error:
+            self._is_waiting = False
+            self._refuse(error)
+
+    def _on_close(self, event: Any) -> None:
+        self._is_gone = event.batch_operations[0].cancelled()
+        if self._is_waiting:
+            self._is_waiting = False
+            self._refuse(_no_message())
+
+    def _on_message(self, event: Any) -> None:
+        content = event.batch_operations[0].message()
+        self.received_bytes = 0 if content is None else len(content)
+        try:
+            self._handler.received(self)
+            # Its client has left, or it was larger than may be, or there was none.
+            if content is None:
+                raise _no_message()
+        except HybridgeError as error:
+            self._refuse(error)
+        else:
+            if self._handler.is_quick:
+                self.answer(content)
+            else:
+                self._calls.answer(self, content)
+
+    def answer(self, content: bytes) -> None:
+        """Has its message answered; on any thread."""
+        try:
+            answer = self._handler.answer(content, self)
+            # It is kept for no longer than it is read.
+            del content
+            if self._status != _OK:
+                raise _AbortedError
+            self._handler.answered(self, len(answer))
+        except HybridgeError as error:
+            self._refuse(error)
+        except _AbortedError:
+            self._end()
+        except Exception:
+            _log.exception("a call failed")
+            self._refuse(HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint"))
+        else:
+            self._send(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
+
+    def _refuse(self, error: HybridgeError) -> None:
+        with suppress(_AbortedError):
+            abort(self, error)
+        self._end()
+
+    def _end(self) -> None:
+        self._handler.answered(self, 0)
+        self._send()
+
+    def _send(self, *answer: Any) -> None:
+        self._start(
+            (
+                cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+                *answer,
+                cygrpc.SendStatusFromServerOperation(self._trailing, self._status, self._details, _NO_FLAGS),
+            ),
+            self._on_sent,
+        )
+
+    def _on_sent(self, _event: Any) -> None:
+        self._handler.ended(self)
+
+    def _start(self, operations: Sequence[Any], then: Callable[[Any], None]) -> None:
+        # It keeps the call until it is done.
+        self._call.start_server_batch(operations, then)
+
+
+class _AbortedError(Exception):
+    """A call was ended with a status."""
+
+
+def _no_message() -> HybridgeError:
+    return HybridgeError(ErrorCode.INPUT_INVALID, "call", received="no message", expected="one")
+
+
+class UnaryCalls:
+    """Serves methods of one message and one answer; `start` after the server, `join` after its end.
+
+    While answers are quick, the thread that polls gives them itself: handing one over costs more than a trivial model
+    does. A second thread stands by, and polls in its place when one takes long after all.
+
+    Args:
+        server: A gRPC server that has not started.
+        threads: Give answers that are not quick.
+        look: Called a few times a second on the thread that polls.
+    """
+
+    def __init__(self, server: Any, threads: CallThreads, *, look: Callable[[], None]):
+        self._core, self._threads, self._look = server._state.server, threads, look
+        self._queue = cygrpc.CompletionQueue()
+        self._core.register_completion_queue(self._queue)
+        self._handlers: dict[str, UnaryHandler] = {}
+        # Events that are to come; only the thread that polls counts them.
+        self.due = 0
+        self._both = [
+            threading.Thread(target=self._run, name=f"endpoint-calls-{number}", daemon=True)
+            for number in (1, 2)
+        ]
+        self._polls = self._both[0]
+        # Since when it gives an answer; 0 while it does not.
+        self._since = 0.0
+        self._other_is_held = False
+        self._lock = threading.Lock()
+        # Set while the other thread looks whether it is to poll.
+        self._looks = threading.Event()
+        self._usual_s = 0.0
+        self._num_answers = 0
+
+    def add(self, method: str, handler: UnaryHandler) -> None:
+        """Has a handler get the calls of a method, which the server itself is not told of.
+
+        Args:
+            method: Its full name, as ``/package.Service/Method``.
+            handler: Gets them.
+        """
+        self._core.register_method(method)
+        self._handlers[method] = handler
+
+    def start(self) -> None:
+        """Begins to answer."""
+        for method, handler in self._handlers.items():
+            for _ in range(_REQUESTED):
+                self._request(method, handler)
+        for thread in self._both:
+            thread.start()
+
+    def join(self) -> None:
+        """Waits until the last call has ended."""
+        for thread in self._both:
+            thread.join()
+
+    def answer(self, call: UnaryCall, content: bytes) -> None:
+        """Has a call answered, at once or by another thread; on the thread that polls."""
+        self._num_answers += 1
+        if self._other_is_held or (self._usual_s > _QUICK_S and self._num_answers % _TRIED_ONE_IN):
+            self._threads.start(call.answer, content)
+            return
+        start = self._since = time.monotonic()
+        if not self._looks.is_set():
+            self._looks.set()
+        call.answer(content)
+        with self._lock:
+            if self._polls is threading.current_thread():
+                self._since = 0.0
+            else:
+                self._other_is_held = False
+        # What the machine itself delays, now and then, says little.
+        seconds = min(time.monotonic() - start, _LONG_S)
+        self._usual_s += (seconds - self._usual_s) * _NEW
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        while self.due:
+            if self._polls is me:
+                self._poll(me)
+            else:
+                self._stand_by(me)
+        self._looks.set()
+
+    def _poll(self, me: threading.Thread) -> None:
+        next_look = 0.0
+        while self.due and self._polls is me:
+            if time.monotonic() >= next_look:
+                self._look()
+                next_look = time.monotonic() + _LOOK_S
+            event = self._queue.poll(time.time() + _LOOK_S)
+            if event.completion_type == _IS_TIMEOUT:
+                continue
+            self.due -= 1
+            try:
+                event.tag(event)
+            except Exception:
+                _log.exception("a call failed")
+            # It would keep the call until the next one.
+            del event
+
+    def _stand_by(self, me: threading.Thread) -> None:
+        """Polls in the other's place once that is held by an answer; looks for that while there are any."""
+        self._looks.wait()
+        seen, idle = self._num_answers, 0
+        while self.due:
+            time.sleep(_HELD_S)
+            with self._lock:
+                if self._since and time.monotonic() - self._since >= _HELD_S:
+                    self._polls, self._since, self._other_is_held = me, 0.0, True
+                    return
+            idle = idle + 1 if seen == self._num_answers else 0
+            seen = self._num_answers
+            if idle >= _IDLE_LOOKS:
+                self._looks.clear()
+                # One may have begun before.
+                if not self._since:
+                    return
+
+    def _request(self, method: str, handler: UnaryHandler) -> None:
+        def begun(event: Any) -> None:
+            # Without a call the server takes no more.
+            if event.success:
+                self._request(method, handler)
+                UnaryCall(event, handler, self).begin()
+
+        try:
+            self._core.request_registered_call(self._queue, self._queue, method, begun)
+        except ValueError:
+            # It is shutting down, which is said by an exception, too.
+            return
+        self.due += 1
