@@ -162,11 +162,13 @@ class DataPlane:
             request.model, request.version, sticky_key=request.sticky_key or request.client
         ) as model:
             request.resolved = model.name, model.version
-            wanted = _wanted(request.outputs, model)
+            wanted = _wanted(request.outputs, model) if request.outputs else None
             try:
                 outputs = model.infer(request.inputs, time_left=request.time_left)
             finally:
                 request.turn = take_turn()
+            if wanted is None:
+                wanted = [spec.name for spec in model.outputs]
             return Inference(model.name, model.version, {name: outputs[name] for name in wanted})
 
 
@@ -179,4 +181,4 @@ def _wanted(asked: Sequence[str], model: ServedModel) -> Sequence[str]:
             received=", ".join(unknown),
             expected=", ".join(names),
         )
-    return asked or names
+    return asked

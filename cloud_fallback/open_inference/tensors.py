@@ -23,16 +23,19 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array
 
 __all__ = [
+    "RAW_INPUT_TAG",
     "datatype",
     "decode_request",
     "decode_response",
     "element_count",
     "encode_request",
     "encode_response",
+    "encode_size",
     "from_raw",
     "numpy_type",
     "raw_contents",
     "serialize_request",
+    "serialize_response",
     "wire_shape",
 ]
 
@@ -62,8 +65,9 @@ _STRING_KINDS = "OSU"
 _MAX_RANK = 32
 _MAX_ELEMENTS = 2**47
 _LENGTH_BYTES = 4
-# Field 7 of ModelInferRequest, length-delimited, as the encoding of Protocol Buffers writes it.
-_RAW_INPUT_TAG = (7 << 3 | 2).to_bytes(1, "little")
+# Field 7 of ModelInferRequest and 6 of ModelInferResponse, length-delimited, as the encoding of Protocol Buffers
+# writes them.
+RAW_INPUT_TAG, _RAW_OUTPUT_TAG = b"\x3a", b"\x32"
 
 
 def datatype(dtype: str | np.dtype[np.generic]) -> str:
@@ -139,16 +143,39 @@ def serialize_request(
     Raises:
         HybridgeError: `input-dtype` for an array that cannot be sent.
     """
+    tensors, contents = _serialized_tensors(inputs, RAW_INPUT_TAG)
+    # A buffer is joined as it is, which the types do not say.
+    return b"".join((_request_head(model, version, tensors, tuple(outputs)), *contents))  # type: ignore[arg-type]
+
+
+def serialize_response(
+    model: str, outputs: Mapping[str, Array], *, version: str = "", request_id: str = ""
+) -> bytes:
+    """The bytes of `encode_response`; as `serialize_request`.
+
+    Raises:
+        HybridgeError: `input-dtype` for an array that cannot be sent.
+    """
+    tensors, contents = _serialized_tensors(outputs, _RAW_OUTPUT_TAG)
+    head = _response_head(model, version, tensors)
+    if request_id:
+        # Fields may come in any order, and no two requests have the same.
+        head = ModelInferResponse(id=request_id).SerializeToString() + head
+    return b"".join((head, *contents))  # type: ignore[arg-type]
+
+
+def _serialized_tensors(
+    arrays: Mapping[str, Array], tag: bytes
+) -> tuple[tuple[tuple[str, str, tuple[int, ...]], ...], list[bytes | Array]]:
+    """Names, datatypes and shapes; and for each its raw contents, after their tag and size."""
     contents: list[bytes | Array] = []
     tensors = []
-    for name, array in inputs.items():
+    for name, array in arrays.items():
         tensors.append((name, datatype(array.dtype), array.shape))
         content = raw_contents(name, array)
         size = len(content) if isinstance(content, bytes) else content.nbytes
-        contents += (_RAW_INPUT_TAG, _varint(size), content)
-    head = _request_head(model, version, tuple(tensors), tuple(outputs))
-    # A buffer is joined as it is, which the types do not say.
-    return b"".join((head, *contents))  # type: ignore[arg-type]
+        contents += (tag, encode_size(size), content)
+    return tuple(tensors), contents
 
 
 # A device asks about the same shapes again and again.
@@ -163,6 +190,26 @@ def _request_head(
     for output in outputs:
         head.outputs.add(name=output)
     return head.SerializeToString()
+
+
+@lru_cache(256)
+def _response_head(model: str, version: str, tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
+    """A serialised response without its contents."""
+    head = ModelInferResponse(model_name=model, model_version=version)
+    for name, kind, shape in tensors:
+        head.outputs.add(name=name, datatype=kind, shape=shape)
+    return head.SerializeToString()
+
+
+@lru_cache(256)
+def encode_size(number: int) -> bytes:
+    """A number as the encoding of Protocol Buffers writes it, such as the size of a field."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def encode_response(
@@ -322,15 +369,6 @@ def raw_contents(name: str, array: Array) -> bytes | Array:
     if array.dtype.byteorder in _BIG_ENDIAN:
         array = array.astype(array.dtype.newbyteorder("<"))
     return np.ascontiguousarray(array)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def _length_prefixed(name: str, element: object) -> bytes:

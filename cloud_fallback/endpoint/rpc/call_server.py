@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,7 +25,7 @@ from cloud_fallback.endpoint.rpc.connection_settings import connection_options
 from cloud_fallback.endpoint.rpc.ended_calls import EndedCalls
 from cloud_fallback.endpoint.rpc.memory_limit import memory_limit
 from cloud_fallback.endpoint.rpc.open_streams import MAX_STREAM_THREADS, OpenStreams
-from cloud_fallback.endpoint.rpc.request_bounds import check_bounds
+from cloud_fallback.endpoint.rpc.request_reader import RequestReader, not_a_message
 from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall, UnaryCalls
 from cloud_fallback.endpoint.rpc.unsent_answers import UnsentAnswers
 from cloud_fallback.endpoint.token_file import Scope
@@ -50,16 +51,6 @@ _PATIENCE_S = 110.0
 _LAST_WORDS_S = 0.2
 
 
-def _is_short(content: bytes) -> None:
-    if len(content) > _MAX_OTHER_BYTES:
-        raise HybridgeError(
-            ErrorCode.MESSAGE_TOO_LARGE,
-            "call",
-            received=f"a message of {len(content)} bytes",
-            expected=f"at most {_MAX_OTHER_BYTES} bytes for anything but inference",
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """What a method needs.
@@ -67,21 +58,20 @@ class _Rule:
     Attributes:
         scope: What a client must be allowed to; None for a call that anybody may make, and that takes no time.
         model: The field of its message that names a model, or empty.
-        check: Looks at the bytes of its message.
     """
 
     scope: Scope | None
     model: str = ""
-    check: Callable[[bytes], None] = _is_short
 
 
+_INFER = f"/{SERVICE_NAME}/ModelInfer"
 _RULES = {
     f"/{SERVICE_NAME}/ServerLive": _Rule(None),
     f"/{SERVICE_NAME}/ServerReady": _Rule(None),
     f"/{SERVICE_NAME}/ServerMetadata": _Rule("infer"),
     f"/{SERVICE_NAME}/ModelReady": _Rule("infer", "name"),
     f"/{SERVICE_NAME}/ModelMetadata": _Rule("infer", "name"),
-    f"/{SERVICE_NAME}/ModelInfer": _Rule("infer", "model_name", check_bounds),
+    _INFER: _Rule("infer", "model_name"),
     f"/{SERVICE_NAME}/RepositoryIndex": _Rule("admin"),
     f"/{SERVICE_NAME}/RepositoryModelLoad": _Rule("admin", "model_name"),
     f"/{SERVICE_NAME}/RepositoryModelUnload": _Rule("admin", "model_name"),
@@ -151,7 +141,10 @@ class CallServer:
                 streams[name] = self._streams.guarded(rule, handler)
             else:
                 bounds = self._bounds_aside if rule.scope is None else self._bounds
-                self._unary.add(method, _GuardedMethod(self._gate, rule, handler, bounds))
+                read = (
+                    RequestReader().read if method == _INFER else partial(_read, handler.request_deserializer)
+                )
+                self._unary.add(method, _GuardedMethod(self._gate, rule, handler, bounds, read))
         self.server.add_registered_method_handlers(service, streams)
 
     def start(self) -> None:
@@ -198,21 +191,10 @@ class _Gate:
         names = _certificate_names(call) if self._by_certificate else ()
         return self.access.admit(bearer(header), rule.scope, call.peer, certificate=names)
 
-    def parse(self, rule: _Rule, deserialize: Callable[[bytes], Any], content: bytes, client: str) -> Any:
-        """The message that a servicer gets."""
-        rule.check(content)
-        try:
-            request = deserialize(content)
-        except DecodeError as error:
-            raise HybridgeError(
-                ErrorCode.INPUT_INVALID,
-                "call",
-                received=f"{len(content)} bytes that are not its message",
-                expected="a message of the Open Inference Protocol",
-            ) from error
+    def check_model(self, rule: _Rule, request: Any, client: str) -> None:
+        """Whether a client may ask for the model that its message names."""
         if rule.model:
             self.access.check_model(client, getattr(request, rule.model))
-        return request
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +210,16 @@ class _Bounds:
 class _GuardedMethod:
     """A method of one message and one answer; see `UnaryHandler`."""
 
-    def __init__(self, gate: _Gate, rule: _Rule, handler: Any, bounds: _Bounds):
+    def __init__(
+        self,
+        gate: _Gate,
+        rule: _Rule,
+        handler: Any,
+        bounds: _Bounds,
+        read: Callable[[bytes], Any],
+    ):
         self._gate, self._rule, self._bounds = gate, rule, bounds
-        self._answer, self._deserialize = handler.unary_unary, handler.request_deserializer
-        self._serialize = handler.response_serializer
+        self._read, self._answer, self._serialize = read, handler.unary_unary, handler.response_serializer
         # They are answered when all threads are busy, as whoever restarts what does not answer has to know the
         # difference.
         self.is_quick = rule.scope is None
@@ -249,9 +237,8 @@ class _GuardedMethod:
         call.place = _Place.HELD
 
     def answer(self, content: bytes, call: UnaryCall) -> bytes:
-        request = self._gate.parse(self._rule, self._deserialize, content, call.client)
-        # The message has its own copy.
-        del content
+        request = self._read(content)
+        self._gate.check_model(self._rule, request, call.client)
         response = self._answer(request, call)
         # A servicer that needs to know the size of its answer has serialised it.
         return response if isinstance(response, bytes) else self._serialize(response)
@@ -292,9 +279,9 @@ class _Streams:
 
         def stream(messages: Iterator[bytes], context: Any) -> Iterator[Any]:
             with self._entered(context):
-                client = self._gate.admit(rule, context)
+                self._gate.admit(rule, context)
                 requests = (
-                    self._gate.parse(rule, handler.request_deserializer, content, client)
+                    _read(handler.request_deserializer, content)
                     for content in self._open.received(messages, context)
                 )
                 if handler.request_streaming:
@@ -320,6 +307,21 @@ class _Streams:
                 yield
         except HybridgeError as error:
             abort(context, error)
+
+
+def _read(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
+    """The message of a call beside inference."""
+    if len(content) > _MAX_OTHER_BYTES:
+        raise HybridgeError(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            "call",
+            received=f"a message of {len(content)} bytes",
+            expected=f"at most {_MAX_OTHER_BYTES} bytes for anything but inference",
+        )
+    try:
+        return deserialize(content)
+    except DecodeError as error:
+        raise not_a_message(content) from error
 
 
 def _certificate_names(context: Any) -> tuple[str, ...]:

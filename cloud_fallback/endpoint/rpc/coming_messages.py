@@ -12,8 +12,8 @@ from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall
 
 __all__ = ["ComingMessages"]
 
-# While others wait for their turn, how long a message may be on its way: of a host that has more than its share of
-# them, where one of another host waits, and of a host that has its share.
+# How long a message may be on its way while one of another host waits for its turn: of a host that has more than its
+# share of them, and of one that has not.
 _IN_THE_WAY_S, _WITHIN_ITS_SHARE_S = 0.25, 20.0
 
 
@@ -26,11 +26,10 @@ class ComingMessages:
     Args:
         most: Messages that may be received at once.
         ended: Ends calls.
-        hurry_s: How long a message may be on its way, of a host that has more than its share of them, while only more
-            of its own wait for their turn.
+        hurry_s: How long a message may be on its way while only others of its host wait for their turn.
     """
 
-    def __init__(self, most: int, ended: EndedCalls, *, hurry_s: float = 2.0):
+    def __init__(self, most: int, ended: EndedCalls, *, hurry_s: float = 5.0):
         self._most, self._hurry_s, self._ended = most, hurry_s, ended
         # Since when, the oldest first.
         self._coming: dict[UnaryCall, float] = {}
@@ -55,6 +54,7 @@ class ComingMessages:
             connections = self._waiting.setdefault(host_of(call.peer()), OrderedDict())
             connections.setdefault(call.peer(), deque()).append(call)
             self._num_waiting += 1
+            call.wait()
 
     def has_come(self, call: UnaryCall) -> None:
         """A message is there, or will not come."""
@@ -115,10 +115,10 @@ class ComingMessages:
         share = max(1, self._most // len(hosts | Counter(self._waiting.keys())))
         for call, since in self._coming.items():
             host = host_of(call.peer())
-            if hosts[host] <= share:
-                patience_s = _WITHIN_ITS_SHARE_S
+            if not self._waiting.keys() - {host}:
+                patience_s = self._hurry_s
             else:
-                patience_s = _IN_THE_WAY_S if self._waiting.keys() - {host} else self._hurry_s
+                patience_s = _IN_THE_WAY_S if hosts[host] > share else _WITHIN_ITS_SHARE_S
             if now - since > patience_s:
                 stalled.append(call)
                 hosts[host] -= 1

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud_fallback.endpoint.data_plane import DataPlane, InferenceRequest
+from cloud_fallback.endpoint.rpc.request_reader import InferRequest
+from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall
 from cloud_fallback.endpoint.telemetry import RequestRecord, Transport
 from cloud_fallback.open_inference.open_inference_pb2 import (
-    ModelInferRequest,
-    ModelInferResponse,
     ModelMetadataRequest,
     ModelMetadataResponse,
     ModelReadyRequest,
@@ -28,7 +28,7 @@ from cloud_fallback.open_inference.open_inference_pb2 import (
     ServerReadyResponse,
 )
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from cloud_fallback.open_inference.tensors import datatype, decode_request, encode_response, wire_shape
+from cloud_fallback.open_inference.tensors import datatype, serialize_response, wire_shape
 from edge_runtime import __version__
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import TensorSpec
@@ -40,8 +40,6 @@ EXTENSIONS = ("model_repository",)
 
 # gRPC metadata of a request.
 _STICKY_KEY, _IDEMPOTENCY_KEY = "sticky-key", "idempotency-key"
-# Extensions of Triton that change what a tensor means; ignoring one would give a wrong answer for a right one.
-_UNSUPPORTED = {"classification", "shared_memory_region"}
 
 
 class InferenceServicer(GRPCInferenceServiceServicer):
@@ -78,43 +76,38 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             outputs=_metadata(model.outputs),
         )
 
-    def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: D102, N802
+    # Of messages that are read and written here rather than by the parser.
+    def ModelInfer(self, request: InferRequest, context: UnaryCall) -> bytes:  # type: ignore[override]  # noqa: D102, N802
         with self._data_plane.telemetry.record(Transport.GRPC, context.peer) as record:
             record.client = context.client
             record.model = request.model_name, request.model_version
-            record.received(context.received_bytes)
+            record.bytes_in = context.received_bytes
             response = self._answer(request, context, record)
-            record.bytes_out = response.ByteSize()
+            record.bytes_out = len(response)
             return response
 
-    def _answer(self, request: ModelInferRequest, context: Any, record: RequestRecord) -> ModelInferResponse:
-        _refuse_extensions(request)
+    def _answer(self, request: InferRequest, context: UnaryCall, record: RequestRecord) -> bytes:
         metadata = dict(context.invocation_metadata())
-
-        def time_left() -> float | None:
-            left: float | None = context.time_remaining()
-            return left if context.is_active() else 0.0
-
         record.request = InferenceRequest(
             request.model_name,
             request.model_version,
-            decode_request(request),
-            [output.name for output in request.outputs],
+            request.inputs,
+            request.outputs,
             request.id,
-            time_left,
-            record.client,
+            context.time_left,
+            context.client,
             metadata.get(_STICKY_KEY, ""),
             metadata.get(_IDEMPOTENCY_KEY, ""),
         )
         answer = self._data_plane.infer(record.request)
-        response = encode_response(
+        response = serialize_response(
             answer.model, answer.outputs, version=answer.version, request_id=request.id
         )
-        if response.ByteSize() > self._max_message_bytes:
+        if len(response) > self._max_message_bytes:
             raise HybridgeError(
                 ErrorCode.MESSAGE_TOO_LARGE,
                 f"response of model '{answer.model}'",
-                received=f"{response.ByteSize()} bytes",
+                received=f"{len(response)} bytes",
                 expected=f"at most {self._max_message_bytes}",
                 fix="ask for fewer outputs, or raise the endpoint's --max-message-mb",
             )
@@ -155,19 +148,6 @@ def _metadata(specs: Sequence[TensorSpec]) -> list[ModelMetadataResponse.TensorM
         )
         for spec in specs
     ]
-
-
-def _refuse_extensions(request: ModelInferRequest) -> None:
-    parameters = [(tensor.name, tensor.parameters) for tensor in request.inputs]
-    parameters += [(output.name, output.parameters) for output in request.outputs]
-    for name, given in parameters:
-        if extension := _UNSUPPORTED.intersection(given):
-            raise HybridgeError(
-                ErrorCode.INPUT_INVALID,
-                f"parameters of '{name}'",
-                received=", ".join(sorted(extension)),
-                expected="tensors within the message, and outputs as they are",
-            )
 
 
 def _refuse_parameters(request: RepositoryModelLoadRequest) -> None:

@@ -99,6 +99,7 @@ class UnaryCall:
         "_handler",
         "_is_gone",
         "_is_waiting",
+        "_is_watched",
         "_metadata",
         "_peer",
         "_status",
@@ -118,8 +119,7 @@ class UnaryCall:
         self._trailing: Sequence[tuple[str, str]] | None = None
         self._status, self._details = _OK, b""
         self._is_gone = False
-        # For its turn to have its message received.
-        self._is_waiting = True
+        self._is_waiting = self._is_watched = False
         self.client = ""
         self.received_bytes = 0
         self.place: Any = None
@@ -131,6 +131,10 @@ class UnaryCall:
     def time_remaining(self) -> float:
         """Seconds until its deadline."""
         return max(self._until - time.monotonic(), 0.0)
+
+    def time_left(self) -> float:
+        """Seconds for which the client still waits; 0 once it has left."""
+        return 0.0 if self._is_gone else self.time_remaining()
 
     def is_active(self) -> bool:
         """Whether the client still waits."""
@@ -169,22 +173,32 @@ class UnaryCall:
         """Ends it, from any thread; its client sees RESOURCE_EXHAUSTED."""
         self._call.cancel(_STATUSES[grpc.StatusCode.RESOURCE_EXHAUSTED], "it took room and did not go on")
 
+    def begin(self) -> None:
+        """Begins it; on the thread that polls, as all that follows from an event."""
+        # Its answer, which another thread may send.
+        self._calls.due += 1
+        try:
+            self._handler.admit(self)
+        except HybridgeError as error:
+            self._refuse(error)
+
     def receive(self) -> None:
-        """Asks for its message; on the thread that polls."""
+        """Asks for its message."""
         self._is_waiting = False
         self._calls.due += 1
         self._start((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
 
-    def begin(self) -> None:
-        """Begins it; on the thread that polls."""
-        # Its end, and its answer's, which is begun by another thread.
-        self._calls.due += 2
-        self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
-        try:
-            self._handler.admit(self)
-        except HybridgeError as error:
-            self._is_waiting = False
-            self._refuse(error)
+    def wait(self) -> None:
+        """Has it wait for its turn to `receive`; if its client leaves before, it is over."""
+        self._is_waiting = True
+        self._watch()
+
+    def _watch(self) -> None:
+        """Asks to be told when its client leaves, for a call that does not end at once."""
+        if not self._is_watched:
+            self._is_watched = True
+            self._calls.due += 1
+            self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
 
     def _on_close(self, event: Any) -> None:
         self._is_gone = event.batch_operations[0].cancelled()
@@ -202,11 +216,14 @@ class UnaryCall:
                 raise _no_message()
         except HybridgeError as error:
             self._refuse(error)
+            return
+        if self._handler.is_quick:
+            self.answer(content)
+        elif self._calls.answers_itself():
+            self._calls.answer(self, content)
         else:
-            if self._handler.is_quick:
-                self.answer(content)
-            else:
-                self._calls.answer(self, content)
+            self._watch()
+            self._calls.threads.start(self.answer, content)
 
     def answer(self, content: bytes) -> None:
         """Has its message answered; on any thread."""
@@ -237,14 +254,15 @@ class UnaryCall:
         self._send()
 
     def _send(self, *answer: Any) -> None:
-        self._start(
-            (
-                cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-                *answer,
-                cygrpc.SendStatusFromServerOperation(self._trailing, self._status, self._details, _NO_FLAGS),
-            ),
-            self._on_sent,
-        )
+        operations = [
+            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+            *answer,
+            cygrpc.SendStatusFromServerOperation(self._trailing, self._status, self._details, _NO_FLAGS),
+        ]
+        if not self._is_watched:
+            # gRPC is to be asked for its end once.
+            operations.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
+        self._start(operations, self._on_sent)
 
     def _on_sent(self, _event: Any) -> None:
         self._handler.ended(self)
@@ -275,7 +293,8 @@ class UnaryCalls:
     """
 
     def __init__(self, server: Any, threads: CallThreads, *, look: Callable[[], None]):
-        self._core, self._threads, self._look = server._state.server, threads, look
+        self.threads = threads
+        self._core, self._look = server._state.server, look
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
         self._handlers: dict[str, UnaryHandler] = {}
@@ -318,12 +337,15 @@ class UnaryCalls:
         for thread in self._both:
             thread.join()
 
-    def answer(self, call: UnaryCall, content: bytes) -> None:
-        """Has a call answered, at once or by another thread; on the thread that polls."""
+    def answers_itself(self) -> bool:
+        """Whether the thread that polls gives the next answer."""
         self._num_answers += 1
-        if self._other_is_held or (self._usual_s > _QUICK_S and self._num_answers % _TRIED_ONE_IN):
-            self._threads.start(call.answer, content)
-            return
+        return not self._other_is_held and (
+            self._usual_s <= _QUICK_S or not self._num_answers % _TRIED_ONE_IN
+        )
+
+    def answer(self, call: UnaryCall, content: bytes) -> None:
+        """Has the thread that polls, which calls this, answer a call."""
         start = self._since = time.monotonic()
         if not self._looks.is_set():
             self._looks.set()

@@ -76,7 +76,7 @@ def _stall(endpoint: Endpoint, count: int, *, source: str) -> list[RawConnection
 def test_no_more_messages_come_at_once_than_memory_holds_and_each_host_has_its_share(
     onnx_models: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
 ) -> None:
-    monkeypatch.setattr(call_server, "memory_limit", lambda: 32 * 2**20)
+    monkeypatch.setattr(call_server, "memory_limit", lambda: 64 * 2**20)
     repository = Repository.load([onnx_models / "linear.onnx"])
     with (
         Endpoint(repository, max_message_bytes=2**20) as endpoint,
@@ -84,28 +84,29 @@ def test_no_more_messages_come_at_once_than_memory_holds_and_each_host_has_its_s
     ):
         stub = GRPCInferenceServiceStub(channel)
         assert _is_answered(stub)
-        stalled = _stall(endpoint, 12, source="127.0.0.2")
-        until(lambda: endpoint.calls.coming.received_now == 8, 5)
+        stalled = _stall(endpoint, 20, source="127.0.0.2")
+        until(lambda: endpoint.calls.coming.received_now == 16, 5)
         start = time.monotonic()
         assert _is_answered(stub)
-        # It takes the place of a call of the host that has most.
-        assert time.monotonic() - start < 0.5
-        assert endpoint.calls.ended.counts() == {Stall.ROOM: 1}
+        # It takes the place of a call of the host that has more than its share.
+        beside = time.monotonic() - start
+        assert beside < 1
+        assert set(endpoint.calls.ended.counts()) == {Stall.ROOM}
         for each in stalled:
             each.close()
         until(lambda: endpoint.calls.coming.received_now == 0, 5)
-        stalled = _stall(endpoint, 12, source="127.0.0.1")
+        stalled = _stall(endpoint, 20, source="127.0.0.1")
         start = time.monotonic()
         assert _is_answered(stub)
         waited = time.monotonic() - start
         assert waited < 8
-        assert endpoint.calls.coming.received_now <= 8
+        assert endpoint.calls.coming.received_now <= 16
         for each in stalled:
             each.close()
         until(lambda: endpoint.calls.coming.received_now == 0, 10)
     fault_table(
         "more large messages on their way than memory holds, and none of them goes on",
-        f"a call of another address was answered at once, one of the same after {waited:.1f} s",
+        f"a call of another address was answered after {beside:.1f} s, one of the same after {waited:.1f} s",
     )
 
 
