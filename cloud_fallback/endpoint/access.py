@@ -49,6 +49,7 @@ class Access:
     ):
         self._tokens, self._clock = tokens, clock
         self._limit = _NO_LIMIT if limit == _NO_LIMIT else limit
+        self._is_open = tokens is None and self._limit is _NO_LIMIT
         self._rates: OrderedDict[str, ClientRate] = OrderedDict()
         self._refused: Counter[ErrorCode] = Counter()
         self._lock = threading.Lock()
@@ -94,6 +95,8 @@ class Access:
             HybridgeError: `unauthenticated`, `not-permitted`, or `cloud-overloaded` with the time after which the
                 client may ask again.
         """
+        if self._is_open and scope == "infer":
+            return certificate[0] if certificate else ""
         name = ""
         try:
             name, client = self._identify(token, scope, peer, certificate)

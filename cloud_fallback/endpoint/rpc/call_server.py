@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from cloud_fallback.endpoint.access import Access, bearer
-from cloud_fallback.endpoint.rpc.call_room import CallRoom, HeldBytes
+from cloud_fallback.endpoint.rpc.call_room import CallRoom
 from cloud_fallback.endpoint.rpc.call_threads import CallThreads
 from cloud_fallback.endpoint.rpc.coming_messages import ComingMessages
 from cloud_fallback.endpoint.rpc.connection_settings import connection_options
@@ -109,14 +108,16 @@ class CallServer:
         self.ended = EndedCalls()
         self.patience_s = _PATIENCE_S
         self._gate = _Gate(access, by_certificate=by_certificate)
-        held = HeldBytes(_HELD * max_message_bytes)
-        self.unsent = UnsentAnswers(self.ended, max_bytes=_HELD * max_message_bytes)
+        held = _HELD * max_message_bytes
+        self.unsent = UnsentAnswers(self.ended, max_bytes=held)
         most = max(_MIN_COMING, int(memory_limit() * _COMING_SHARE) // max_message_bytes)
         self.coming = ComingMessages(most, self.ended)
-        self._bounds = _Bounds(CallRoom(workers + max_waiting, self.coming), self.coming, held, self.unsent)
+        room = CallRoom(workers + max_waiting, self.coming, max_bytes=held)
+        self._bounds = _Bounds(room, self.coming, self.unsent)
         # Calls that anybody may make, and that are nothing but a name.
         aside = ComingMessages(_COMING_ASIDE, self.ended, hurry_s=_ASIDE_HURRY_S)
-        self._bounds_aside = _Bounds(CallRoom(_MAX_ASIDE, aside), aside, held, self.unsent)
+        room = CallRoom(_MAX_ASIDE, aside, max_bytes=_MAX_ASIDE * _MAX_OTHER_BYTES)
+        self._bounds_aside = _Bounds(room, aside, self.unsent)
         self._streams = _Streams(self._gate, self.ended)
         self.server = grpc.server(
             self._streams.threads,
@@ -203,7 +204,6 @@ class _Bounds:
 
     room: CallRoom
     coming: ComingMessages
-    held: HeldBytes
     unsent: UnsentAnswers
 
 
@@ -227,14 +227,14 @@ class _GuardedMethod:
     def admit(self, call: UnaryCall) -> None:
         call.client = self._gate.admit(self._rule, call)
         self._bounds.room.enter(call)
-        call.place = _Place.ENTERED
+        call.is_counted = True
         self._bounds.coming.receive(call)
 
     def received(self, call: UnaryCall) -> None:
         self._bounds.coming.has_come(call)
         self._gate.access.received(call.client, call.peer, call.received_bytes)
-        self._bounds.held.add(call.received_bytes)
-        call.place = _Place.HELD
+        self._bounds.room.hold(call.received_bytes)
+        call.held_bytes = call.received_bytes
 
     def answer(self, content: bytes, call: UnaryCall) -> bytes:
         request = self._read(content)
@@ -244,22 +244,13 @@ class _GuardedMethod:
         return response if isinstance(response, bytes) else self._serialize(response)
 
     def answered(self, call: UnaryCall, size: int) -> None:
-        place, call.place = call.place, None
-        if place is _Place.HELD:
-            self._bounds.held.remove(call.received_bytes)
-        if place is not None:
-            self._bounds.room.leave()
+        if call.is_counted:
+            call.is_counted = False
+            self._bounds.room.leave(call.held_bytes)
         self._bounds.unsent.add(call, size)
 
     def ended(self, call: UnaryCall) -> None:
         self._bounds.unsent.remove(call)
-
-
-class _Place(Enum):
-    """What a call has taken of the endpoint."""
-
-    ENTERED = auto()
-    HELD = auto()
 
 
 class _Streams:

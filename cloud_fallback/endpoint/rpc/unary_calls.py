@@ -36,7 +36,7 @@ _LOOK_S = 0.25
 # taken to be at most, its weight in what they usually take, and of those that are handed over, which are not, to see.
 _QUICK_S, _LONG_S, _NEW, _TRIED_ONE_IN = 1.0, 0.001, 0.05, 64
 # An answer that takes so long holds the thread, and another polls; it stops to look after so many looks in vain.
-_HELD_S, _IDLE_LOOKS = 0.002, 200
+_HELD_S, _IDLE_LOOKS = 0.004, 100
 _STATUSES = {code: getattr(cygrpc.StatusCode, code.name.lower()) for code in grpc.StatusCode}
 _OK = _STATUSES[grpc.StatusCode.OK]
 _IS_TIMEOUT = cygrpc.CompletionType.queue_timeout
@@ -89,7 +89,8 @@ class UnaryCall:
     Attributes:
         client: The name of the client that it was let in for; empty for one that has none.
         received_bytes: Size of its message.
-        place: For its handler.
+        is_counted: Whether it has a place in a `CallRoom`.
+        held_bytes: The room of its message there.
     """
 
     __slots__ = (
@@ -106,7 +107,8 @@ class UnaryCall:
         "_trailing",
         "_until",
         "client",
-        "place",
+        "held_bytes",
+        "is_counted",
         "received_bytes",
     )
 
@@ -121,8 +123,8 @@ class UnaryCall:
         self._is_gone = False
         self._is_waiting = self._is_watched = False
         self.client = ""
-        self.received_bytes = 0
-        self.place: Any = None
+        self.received_bytes = self.held_bytes = 0
+        self.is_counted = False
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         """What came with the call."""
@@ -297,7 +299,7 @@ class UnaryCalls:
         self._core, self._look = server._state.server, look
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
-        self._handlers: dict[str, UnaryHandler] = {}
+        self._methods: list[_Method] = []
         # Events that are to come; only the thread that polls counts them.
         self.due = 0
         self._both = [
@@ -322,13 +324,13 @@ class UnaryCalls:
             handler: Gets them.
         """
         self._core.register_method(method)
-        self._handlers[method] = handler
+        self._methods.append(_Method(method, handler, self))
 
     def start(self) -> None:
         """Begins to answer."""
-        for method, handler in self._handlers.items():
+        for method in self._methods:
             for _ in range(_REQUESTED):
-                self._request(method, handler)
+                self.request(method)
         for thread in self._both:
             thread.start()
 
@@ -351,7 +353,8 @@ class UnaryCalls:
             self._looks.set()
         call.answer(content)
         with self._lock:
-            if self._polls is threading.current_thread():
+            # Else the other thread polls by now, and has handed all answers over meanwhile.
+            if self._since == start:
                 self._since = 0.0
             else:
                 self._other_is_held = False
@@ -403,16 +406,26 @@ class UnaryCalls:
                 if not self._since:
                     return
 
-    def _request(self, method: str, handler: UnaryHandler) -> None:
-        def begun(event: Any) -> None:
-            # Without a call the server takes no more.
-            if event.success:
-                self._request(method, handler)
-                UnaryCall(event, handler, self).begin()
-
+    def request(self, method: _Method) -> None:
+        """Has gRPC take one more call of a method."""
         try:
-            self._core.request_registered_call(self._queue, self._queue, method, begun)
+            self._core.request_registered_call(self._queue, self._queue, method.name, method.begun)
         except ValueError:
             # It is shutting down, which is said by an exception, too.
             return
         self.due += 1
+
+
+class _Method:
+    """A method whose calls are served."""
+
+    def __init__(self, name: str, handler: UnaryHandler, calls: UnaryCalls):
+        self.name, self._handler, self._calls = name, handler, calls
+        # Made once; each call would make its own.
+        self.begun = self._begun
+
+    def _begun(self, event: Any) -> None:
+        # Without a call the server takes no more.
+        if event.success:
+            self._calls.request(self)
+            UnaryCall(event, self._handler, self._calls).begin()
