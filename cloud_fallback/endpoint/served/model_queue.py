@@ -1,8 +1,8 @@
 """The queue in front of a model: turns at its instances, requests run together, and too many of them refused.
 
-There is no thread of its own. The thread that brings a request waits for its turn, and when it has one it leads: it
-takes others' requests that can be run with its own, runs the model once, and hands the results out (leader and
-followers, Schmidt et al., "Pattern-Oriented Software Architecture 2", 2000). What waits is in the order it came.
+The thread that brings a request to a free instance runs it, with others' requests that can be run with it. While more
+wait, a thread of the instance runs one after the other: to wake the next request's own thread for each, and to let it
+wait for Python's lock, leaves the processor idle for a twentieth of the time. What waits is in the order it came.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Generic, TypeVar
@@ -72,12 +73,14 @@ def can_batch(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bo
 
 @dataclass(slots=True, eq=False)
 class _Request(Generic[_Runner]):
-    """One request, and what becomes of it: a turn for its own thread, or the outcome of another's run."""
+    """One request, and what becomes of it: the outcome of another thread's run, or an instance for its own."""
 
     inputs: Mapping[str, Array]
     time_left: TimeLeft
     # What requests that can be run together have in common; None for one that goes alone.
     key: object = None
+    # Whether its own thread runs it.
+    takes: bool = False
     rows: int = 1
     signal: threading.Lock = field(default_factory=threading.Lock)
     runner: _Runner | None = None
@@ -119,6 +122,7 @@ class ModelQueue(Generic[_Runner]):
             size for size in batching.preferred_batch_sizes if size <= batching.max_batch_size
         ) or [batching.max_batch_size]
         self._instances = len(runners)
+        self._threads = ThreadPoolExecutor(len(runners), f"model-{name}")
         # The one used last has its memory in the cache.
         self._free = list(runners)
         self._waiting: deque[_Request[_Runner]] = deque()
@@ -141,9 +145,12 @@ class ModelQueue(Generic[_Runner]):
         request: _Request[_Runner] = _Request(inputs, time_left)
         if self._batches:
             request.key, request.rows = _batch_key(inputs)
-        runner = self._enter(request) or self._wait(request)
-        if runner is not None:
-            self._lead(runner, request)
+        runner = self._enter(request)
+        if runner is None:
+            self._wait(request)
+        else:
+            self._run_turn(runner, request)
+            self._pass_on(runner)
         if request.turn is not None:
             note_turn(request.turn)
         if request.error is not None:
@@ -158,10 +165,12 @@ class ModelQueue(Generic[_Runner]):
         Raises:
             HybridgeError: As `infer`.
         """
-        request: _Request[_Runner] = _Request({}, time_left)
-        runner = self._enter(request) or self._wait(request)
-        # A request without a key is run by nobody else.
-        assert runner is not None  # noqa: S101
+        request: _Request[_Runner] = _Request({}, time_left, takes=True)
+        runner = self._enter(request)
+        if runner is None:
+            self._wait(request)
+            runner = request.runner
+        assert runner is not None  # noqa: S101 - it has waited for that
         start = time.perf_counter()
         try:
             if not request.is_awaited():
@@ -172,8 +181,7 @@ class ModelQueue(Generic[_Runner]):
             with self._lock:
                 self._ran(time.perf_counter() - start, 1)
         finally:
-            with self._lock:
-                self._pass_on(runner)
+            self._pass_on(runner)
 
     def figures(self) -> QueueFigures:
         """Everything at this moment."""
@@ -213,23 +221,24 @@ class ModelQueue(Generic[_Runner]):
                 self._arrived.notify()
             return None
 
-    def _wait(self, request: _Request[_Runner]) -> _Runner | None:
-        """The instance that the request's turn has come for, or none once another thread has run it."""
+    def _wait(self, request: _Request[_Runner]) -> None:
+        """Waits until the request was run by another thread, or has an instance."""
         left = request.time_left()
         # gRPC's idea of no deadline is more seconds than a lock can wait.
         timeout = -1.0 if left is None else min(max(left, 0.0), threading.TIMEOUT_MAX)
         if request.signal.acquire(timeout=timeout):
-            return request.runner
+            return
         with self._lock:
             if request in self._waiting:
                 self._waiting.remove(request)
                 self._expired += 1
-            elif request.runner is not None:
-                self._pass_on(request.runner)
-            # Else it is being run with others, and nobody waits for what comes of it here.
+        if request.runner is not None:
+            self._pass_on(request.runner)
+        # Else it is being run, and nobody waits for what comes of it here.
         raise self._too_late()
 
-    def _lead(self, runner: _Runner, request: _Request[_Runner]) -> None:
+    def _run_turn(self, runner: _Runner, request: _Request[_Runner]) -> None:
+        """Runs a request, and others with it."""
         batch, start = [request], 0.0
         try:
             if not request.is_awaited():
@@ -251,10 +260,32 @@ class ModelQueue(Generic[_Runner]):
                 seconds, rows = time.perf_counter() - start, sum(each.rows for each in batch)
                 for each in batch:
                     each.turn = Turn(start - each.entered, seconds, rows)
-            with self._lock:
-                self._pass_on(runner)
             for follower in batch[1:]:
                 follower.signal.release()
+
+    def _pass_on(self, runner: _Runner) -> None:
+        """Leaves an instance free, or to a thread of its own while requests wait."""
+        with self._lock:
+            if not self._waiting:
+                self._free.append(runner)
+                return
+        self._threads.submit(self._run_waiting, runner)
+
+    def _run_waiting(self, runner: _Runner) -> None:
+        """Runs what waits until nothing does."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._free.append(runner)
+                    return
+                request = self._waiting.popleft()
+                if request.takes:
+                    request.runner = runner
+            if request.takes:
+                request.signal.release()
+                return
+            self._run_turn(runner, request)
+            request.signal.release()
 
     def _ran(self, seconds: float, requests: int) -> None:
         """Counts a run; called with the lock."""
@@ -263,15 +294,6 @@ class ModelQueue(Generic[_Runner]):
         self._answered += requests
         change = seconds / requests - self._expected_s
         self._expected_s += change * (_NEW if change > 0 else _NEW_AND_LESS)
-
-    def _pass_on(self, runner: _Runner) -> None:
-        """Gives an instance to who has waited longest, or leaves it free; called with the lock."""
-        if self._waiting:
-            leader = self._waiting.popleft()
-            leader.runner = runner
-            leader.signal.release()
-        else:
-            self._free.append(runner)
 
     def _gather(self, leader: _Request[_Runner]) -> list[_Request[_Runner]]:
         """Others' requests that the leader runs with its own, after it has waited for them as long as it may."""

@@ -187,6 +187,8 @@ def test_a_restarted_endpoint_costs_no_answer(serve: Serve, ask: Ask) -> None:
         assert client.resolve(question()).source is Source.CLOUD
         serving.stop()
         serving.start()
+        # It may have looked for it in between.
+        _until(lambda: not client.figures().is_offline)
     assert client.resolve(question()).source is Source.CLOUD
 
 
