@@ -36,7 +36,7 @@ _LOOK_S = 0.25
 # taken to be at most, its weight in what they usually take, and of those that are handed over, which are not, to see.
 _QUICK_S, _LONG_S, _NEW, _TRIED_ONE_IN = 1.0, 0.001, 0.05, 64
 # An answer that takes so long holds the thread, and another polls; it stops to look after so many looks in vain.
-_HELD_S, _IDLE_LOOKS = 0.004, 100
+_HELD_S, _IDLE_LOOKS = 0.004, 4
 _STATUSES = {code: getattr(cygrpc.StatusCode, code.name.lower()) for code in grpc.StatusCode}
 _OK = _STATUSES[grpc.StatusCode.OK]
 _IS_TIMEOUT = cygrpc.CompletionType.queue_timeout

@@ -33,6 +33,8 @@ _Count = Annotated[int, Meta(ge=1)]
 _FIRST_GUESS_S = 0.01
 # How much of the expected time of a run each new one replaces; the first ones take longer than those that follow.
 _NEW, _NEW_AND_LESS = 0.1, 0.3
+# How much of the time that a request has left may be spent here; its answer has a way to go, on busy processors.
+_SPENT = 0.85
 
 
 class Batching(Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,7 +213,7 @@ class ModelQueue(Generic[_Runner]):
                 self._shed += 1
                 raise self._overloaded(f"at most {self._batching.max_waiting} that wait")
             left = request.time_left()
-            if left is not None and left < self._expected_wait_s() + self._expected_s:
+            if left is not None and left * _SPENT < self._expected_wait_s() + self._expected_s:
                 # It would be late, and what it waited for would be of use to nobody.
                 self._shed += 1
                 raise self._overloaded(f"a turn within {max(left, 0.0) * 1e3:.0f} ms")
