@@ -3,7 +3,7 @@
 ``HYBRIDGE_DATA=... python -m benchmarks.fallback_overhead`` measures, all in one run:
 
 - asking: a model that does nothing, with 4 KB and 602 KB of float32, and MobileNet v2 (602 KB), behind an endpoint in a
-  process of its own, through the fallback and through a bare stub on a channel of its own, in turn;
+  process of its own, through the fallback and through a bare stub on the same channel, in turn;
 - not asking: how much longer an unsure prediction takes than a sure one while the breaker is open, the device is
   offline, or the endpoint has pushed back;
 - lateness: over a link slower than the deadline, with and without second attempts, by how much the device's answer is
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 import numpy as np
 
 from benchmarks.data import data_file
@@ -119,11 +118,9 @@ def _model_query(model: Model) -> Query:
 
 
 def _ask(address: str, name: str, query: Query, *, pairs: int, calls: int) -> dict[str, float]:
-    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    with (
-        CloudFallback(address, model=name, deadline_s=_PATIENCE_S, breaker=_NEVER) as fallback,
-        grpc.insecure_channel(address, options) as channel,
-    ):
+    with CloudFallback(address, model=name, deadline_s=_PATIENCE_S, breaker=_NEVER) as fallback:
+        # The fallback's own: on another, with another connection, it is not the same call.
+        channel = fallback._connection._channel(0)._channel
         infer = GRPCInferenceServiceStub(channel).ModelInfer
         # Made once: what is left is the call itself.
         request = encode_request(name, query.inputs)

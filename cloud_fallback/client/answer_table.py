@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from cloud_fallback.client.answer_reader import AnswerReader
 from cloud_fallback.client.question import digest
 from cloud_fallback.open_inference.open_inference_pb2 import ModelInferResponse
 from cloud_fallback.open_inference.tensors import decode_response
@@ -95,11 +96,13 @@ class AnswerTable:
             asked.setdefault(key, each)
         kept = [(key, count) for key, count in counts.most_common(limit) if count >= min_count]
 
-        def ask(entry: tuple[int, tuple[bytes, int]]) -> ModelInferResponse:
+        reader = AnswerReader(f"answer of model '{fallback.model}'")
+
+        def ask(entry: tuple[int, tuple[bytes, int]]) -> tuple[str, bytes]:
             number, (key, count) = entry
             try:
-                response = _ask_patiently(fallback, asked[key])
-                decode_response(response)
+                answer = _ask_patiently(fallback, asked[key])
+                version, _ = reader.read(answer)
             except HybridgeError as error:
                 raise HybridgeError(
                     error.code,
@@ -109,15 +112,16 @@ class AnswerTable:
                     fix=error.fix,
                     retry_after_s=error.retry_after_s,
                 ) from error
-            return response
+            return version, answer
 
         answers: dict[bytes, bytes] = {}
         versions: set[str] = set()
         pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "hybridge-table")
         try:
-            for (key, _), response in zip(kept, pool.map(ask, enumerate(kept, 1)), strict=True):
-                versions.add(response.model_version)
-                answers[key] = response.SerializeToString()
+            asking = pool.map(ask, enumerate(kept, 1))
+            for (key, _), (version, answer) in zip(kept, asking, strict=True):
+                versions.add(version)
+                answers[key] = answer
                 progress(len(answers), len(kept))
         finally:
             # Also on an interrupt: what has not been sent is not worth waiting for.
@@ -187,7 +191,7 @@ class AnswerTable:
         return bool(versions) and bool(self.model_version) and self.model_version not in versions
 
 
-def _ask_patiently(fallback: CloudFallback, inputs: Mapping[str, Array]) -> ModelInferResponse:
+def _ask_patiently(fallback: CloudFallback, inputs: Mapping[str, Array]) -> bytes:
     """Asks again while the endpoint has too much to do, until the fallback's deadline; the questions are its load."""
     limit_s = time.monotonic() + fallback.deadline_s
     while True:

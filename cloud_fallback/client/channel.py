@@ -12,7 +12,6 @@ import grpc
 
 from cloud_fallback.client.tls import TlsFiles
 from cloud_fallback.open_inference.open_inference_pb2 import (
-    ModelInferResponse,
     ModelMetadataRequest,
     ModelMetadataResponse,
     ServerLiveRequest,
@@ -91,8 +90,7 @@ class SharedChannel:
     """One channel of this process for all who ask for the same; safe from many threads.
 
     Attributes:
-        model_infer: Takes a serialised request, and gives the response and its size.
-        model_infer_bytes: Takes and gives bytes.
+        model_infer: Takes a serialised request, and gives the serialised response.
         server_live: The cheapest call of the protocol, to see whether the endpoint is there.
         model_metadata: What a model takes.
         is_offline: Whether the endpoint was not reached, and has not been since: a call would only fail.
@@ -124,11 +122,7 @@ class SharedChannel:
         self.times_back = 0
         self.why_offline = ""
         method = f"/{_SERVICE}/"
-        self.model_infer = self._channel.unary_unary(
-            f"{method}ModelInfer",
-            response_deserializer=lambda content: (ModelInferResponse.FromString(content), len(content)),
-        )
-        self.model_infer_bytes = self._channel.unary_unary(f"{method}ModelInfer")
+        self.model_infer = self._channel.unary_unary(f"{method}ModelInfer")
         self.server_live = self._channel.unary_unary(
             f"{method}ServerLive",
             request_serializer=ServerLiveRequest.SerializeToString,

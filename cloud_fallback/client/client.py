@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from cloud_fallback.client.answer import fit_outputs, refused
+from cloud_fallback.client.answer import fit_outputs
+from cloud_fallback.client.answer_reader import AnswerReader
 from cloud_fallback.client.bearer_token import BearerToken
 from cloud_fallback.client.breaker import BreakerSettings
 from cloud_fallback.client.channel import ChannelSettings
@@ -24,7 +25,6 @@ from cloud_fallback.client.model_card import ModelCard, declared_inputs
 from cloud_fallback.client.payload import Declared, Payload
 from cloud_fallback.client.question import Question
 from cloud_fallback.client.tls import Tls
-from cloud_fallback.open_inference.tensors import decode_response
 from cloud_fallback.policy import Action, Decision, Link, OffloadPolicy, Policy
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.fallback import Answer, Fallback, LateAnswer, Query
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from cloud_fallback.client.answer_cache import AnswerCache
     from cloud_fallback.client.answer_table import AnswerTable
-    from cloud_fallback.open_inference.open_inference_pb2 import ModelInferResponse, ModelMetadataResponse
+    from cloud_fallback.open_inference.open_inference_pb2 import ModelMetadataResponse
     from cloud_fallback.outbox import Outbox, Request
 
 __all__ = ["CloudFallback"]
@@ -153,6 +153,7 @@ class CloudFallback:
         self._opened = ExitStack()
         self._priority = priority
         self._what = f"answer of model '{model}' at {target}"
+        self._reader = AnswerReader(self._what)
         self._counts = Counts()
         self._connection = Connection(
             ChannelSettings(target, max_message_bytes, credentials, None if tls is None else tls.read()),
@@ -235,12 +236,12 @@ class CloudFallback:
                 other refusal and for a response that does not follow the protocol; `input-dtype` for an array that
                 cannot be sent.
         """
-        arrays = self._arrays(self.ask(inputs, deadline_s))
+        _, arrays = self._reader.read(self.ask(inputs, deadline_s))
         # What was decoded is a view of the message; the caller gets arrays of their own.
         return {name: array.copy() for name, array in arrays.items()}
 
-    def ask(self, inputs: Mapping[str, Array], deadline_s: float | None = None) -> ModelInferResponse:
-        """As `infer`, with the answer as the endpoint sent it."""
+    def ask(self, inputs: Mapping[str, Array], deadline_s: float | None = None) -> bytes:
+        """As `infer`, with the answer as the endpoint sent it: a serialised `ModelInferResponse`."""
         seconds = self.deadline_s if deadline_s is None else deadline_s
         question = self._question(inputs, ())
         return self._connection.infer(question.request(), time.monotonic() + seconds)
@@ -356,10 +357,10 @@ class CloudFallback:
                 deadline,
                 may_hedge=lambda: self._admit(query, None, deadline, question).action is Action.ASK,
             )
-            self._card.saw(response.model_version)
             if question.bytes_saved:
                 self._counts.add(bytes_saved=question.bytes_saved)
-            arrays = self._arrays(response)
+            version, arrays = self._reader.read(response)
+            self._card.saw(version)
             outputs = fit_outputs(arrays, query.outputs, names, self._what)
         except HybridgeError as error:
             return self._failed(query, error, question)
@@ -460,12 +461,6 @@ class CloudFallback:
             declared=self._card.declared,
             max_bytes=self._max_message_bytes,
         )
-
-    def _arrays(self, response: ModelInferResponse) -> dict[str, Array]:
-        try:
-            return decode_response(response)
-        except HybridgeError as error:
-            raise refused(self._what, f"a malformed message: {error.message}") from error
 
     def _renamed(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._input_names is None:

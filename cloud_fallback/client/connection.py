@@ -21,7 +21,6 @@ from cloud_fallback.client.figures import Counts
 from cloud_fallback.client.hedging import Hedge, HedgeCredit
 from cloud_fallback.client.round_trips import RoundTrips
 from cloud_fallback.open_inference.open_inference_pb2 import (
-    ModelInferResponse,
     ModelMetadataRequest,
     ModelMetadataResponse,
     ServerLiveRequest,
@@ -113,12 +112,12 @@ class Connection:
 
     def infer(
         self, request: bytes, deadline: float, *, may_hedge: Callable[[], bool] = lambda: True
-    ) -> ModelInferResponse:
-        """Sends a serialised request, and waits for the answer until `deadline` on the clock of `time.monotonic`.
+    ) -> bytes:
+        """Sends a serialised request, and gives the serialised answer.
 
         Args:
             request: A `ModelInferRequest`.
-            deadline: When the answer is too late.
+            deadline: When the answer is too late, on the clock of `time.monotonic`.
             may_hedge: Asked before a second attempt is made.
 
         Raises:
@@ -130,7 +129,7 @@ class Connection:
             self.breaker.withdrew()
             raise self._failure(ErrorCode.CLOUD_DEADLINE, "no time left to ask in")
         try:
-            response, size = self._attempts(request, deadline, start, may_hedge)
+            response = self._attempts(request, deadline, start, may_hedge)
         except HybridgeError as error:
             self._counts.failed(error.code, len(request))
             if error.code is ErrorCode.CLOUD_DEADLINE:
@@ -143,7 +142,7 @@ class Connection:
             raise self._failed(error, len(request), time.monotonic() - start) from error
         self.breaker.succeeded()
         self.round_trips.add(time.monotonic() - start)
-        self._counts.add(asked=1, answered=1, bytes_sent=len(request), bytes_received=size)
+        self._counts.add(asked=1, answered=1, bytes_sent=len(request), bytes_received=len(response))
         return response
 
     def is_up(self) -> bool:
@@ -161,7 +160,7 @@ class Connection:
             HybridgeError: As `infer`.
         """
         try:
-            content: bytes = self._channel(0).model_infer_bytes(
+            content: bytes = self._channel(0).model_infer(
                 request,
                 timeout=timeout_s,
                 metadata=(*self._metadata(), *metadata),
@@ -216,7 +215,7 @@ class Connection:
 
     def _attempts(
         self, request: bytes, deadline: float, start: float, may_hedge: Callable[[], bool]
-    ) -> tuple[ModelInferResponse, int]:
+    ) -> bytes:
         channel = self._channel(0)
         left = deadline - start
         try:
@@ -225,7 +224,7 @@ class Connection:
                 hedge_after_s = self._hedge.delay_s(self.round_trips, left)
                 if hedge_after_s is not None:
                     return self._hedged(request, deadline, hedge_after_s, may_hedge)
-            answer: tuple[ModelInferResponse, int] = channel.model_infer(
+            answer: bytes = channel.model_infer(
                 request, timeout=left, metadata=self._metadata(), compression=self._compression
             )
         except ValueError as error:
@@ -235,7 +234,7 @@ class Connection:
 
     def _hedged(
         self, request: bytes, deadline: float, after_s: float, may_hedge: Callable[[], bool]
-    ) -> tuple[ModelInferResponse, int]:
+    ) -> bytes:
         """The first good answer of one attempt or two; the other attempt is cancelled."""
         finished: SimpleQueue[Any] = SimpleQueue()
         attempts: list[Any] = []
@@ -268,7 +267,7 @@ class Connection:
                     raise self._failure(ErrorCode.CLOUD_DEADLINE, "no answer to either attempt")
                 if call.code() is grpc.StatusCode.OK:
                     self._counts.add(hedges_won=int(call is not attempts[0]))
-                    answer: tuple[ModelInferResponse, int] = call.result()
+                    answer: bytes = call.result()
                     return answer
                 failures.append(call)
                 call = None

@@ -24,6 +24,7 @@ from edge_runtime.tensor_spec import Array
 
 __all__ = [
     "RAW_INPUT_TAG",
+    "RAW_OUTPUT_TAG",
     "datatype",
     "decode_request",
     "decode_response",
@@ -67,7 +68,7 @@ _MAX_ELEMENTS = 2**47
 _LENGTH_BYTES = 4
 # Field 7 of ModelInferRequest and 6 of ModelInferResponse, length-delimited, as the encoding of Protocol Buffers
 # writes them.
-RAW_INPUT_TAG, _RAW_OUTPUT_TAG = b"\x3a", b"\x32"
+RAW_INPUT_TAG, RAW_OUTPUT_TAG = b"\x3a", b"\x32"
 
 
 def datatype(dtype: str | np.dtype[np.generic]) -> str:
@@ -156,7 +157,7 @@ def serialize_response(
     Raises:
         HybridgeError: `input-dtype` for an array that cannot be sent.
     """
-    tensors, contents = _serialized_tensors(outputs, _RAW_OUTPUT_TAG)
+    tensors, contents = _serialized_tensors(outputs, RAW_OUTPUT_TAG)
     head = _response_head(model, version, tensors)
     if request_id:
         # Fields may come in any order, and no two requests have the same.

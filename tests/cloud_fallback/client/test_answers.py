@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from cloud_fallback.client.answer_cache import AnswerCache
 from cloud_fallback.client.answer_table import AnswerTable
 from cloud_fallback.client.question import digest
 from cloud_fallback.open_inference.open_inference_pb2 import ModelMetadataResponse
+from cloud_fallback.open_inference.tensors import encode_response
 from edge_runtime import ErrorCode, HybridgeError, Query, Reason, Source
 from tests.cloud_fallback.client.peer import Peer, question
 
@@ -267,14 +269,9 @@ def test_a_damaged_table_is_refused(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_is_of_one_version(ask: Ask) -> None:
-    def infer(request: Any, context: Any) -> Any:
-        peer.version = str(len(peer.seen))
-        peer.infer, mine = None, peer.infer
-        response = peer.ModelInfer(request, context)
-        peer.infer = mine
-        return response
-
-    peer = Peer(infer=infer)
+    versions = itertools.count(1)
+    y = np.zeros(2, np.float32)
+    peer = Peer(infer=lambda _request, _context: encode_response("m", {"y": y}, version=str(next(versions))))
     inputs = [{"x": np.array([number], np.float32)} for number in range(2)]
     assert _code(lambda: AnswerTable.build(ask(peer), inputs)) is ErrorCode.CLOUD_REFUSED
     assert AnswerTable.build(ask(Peer()), []).answers == {}
