@@ -34,7 +34,7 @@ _REQUESTED = 16
 _LOOK_S = 0.25
 # Answers that take no longer are given by the thread that polls: handing one over takes as long. How long each is
 # taken to be at most, its weight in what they usually take, and of those that are handed over, which are not, to see.
-_QUICK_S, _LONG_S, _NEW, _TRIED_ONE_IN = 1.0, 0.001, 0.05, 64
+_QUICK_S, _LONG_S, _NEW, _TRIED_ONE_IN = 0.00025, 0.001, 0.05, 64
 # An answer that takes so long holds the thread, and another polls; it stops to look after so many looks in vain.
 _HELD_S, _IDLE_LOOKS = 0.004, 4
 _STATUSES = {code: getattr(cygrpc.StatusCode, code.name.lower()) for code in grpc.StatusCode}
@@ -193,14 +193,16 @@ class UnaryCall:
     def wait(self) -> None:
         """Has it wait for its turn to `receive`; if its client leaves before, it is over."""
         self._is_waiting = True
-        self._watch()
+        self.watch()
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Asks to be told when its client leaves, for a call that does not end at once."""
-        if not self._is_watched:
+        with self._calls.lock:
+            if self._is_watched:
+                return
             self._is_watched = True
-            self._calls.due += 1
-            self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
+        self._calls.due += 1
+        self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._on_close)
 
     def _on_close(self, event: Any) -> None:
         self._is_gone = event.batch_operations[0].cancelled()
@@ -224,7 +226,7 @@ class UnaryCall:
         elif self._calls.answers_itself():
             self._calls.answer(self, content)
         else:
-            self._watch()
+            self.watch()
             self._calls.threads.start(self.answer, content)
 
     def answer(self, content: bytes) -> None:
@@ -261,8 +263,10 @@ class UnaryCall:
             *answer,
             cygrpc.SendStatusFromServerOperation(self._trailing, self._status, self._details, _NO_FLAGS),
         ]
-        if not self._is_watched:
-            # gRPC is to be asked for its end once.
+        # gRPC is to be asked for its end once.
+        with self._calls.lock:
+            is_watched, self._is_watched = self._is_watched, True
+        if not is_watched:
             operations.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
         self._start(operations, self._on_sent)
 
@@ -307,10 +311,11 @@ class UnaryCalls:
             for number in (1, 2)
         ]
         self._polls = self._both[0]
-        # Since when it gives an answer; 0 while it does not.
+        # Since when it gives an answer, and to which call; 0 while it does not.
         self._since = 0.0
+        self._answered: UnaryCall | None = None
         self._other_is_held = False
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         # Set while the other thread looks whether it is to poll.
         self._looks = threading.Event()
         self._usual_s = 0.0
@@ -348,14 +353,15 @@ class UnaryCalls:
 
     def answer(self, call: UnaryCall, content: bytes) -> None:
         """Has the thread that polls, which calls this, answer a call."""
+        self._answered = call
         start = self._since = time.monotonic()
         if not self._looks.is_set():
             self._looks.set()
         call.answer(content)
-        with self._lock:
+        with self.lock:
             # Else the other thread polls by now, and has handed all answers over meanwhile.
             if self._since == start:
-                self._since = 0.0
+                self._since, self._answered = 0.0, None
             else:
                 self._other_is_held = False
         # What the machine itself delays, now and then, says little.
@@ -394,10 +400,15 @@ class UnaryCalls:
         seen, idle = self._num_answers, 0
         while self.due:
             time.sleep(_HELD_S)
-            with self._lock:
-                if self._since and time.monotonic() - self._since >= _HELD_S:
+            with self.lock:
+                is_held = bool(self._since) and time.monotonic() - self._since >= _HELD_S
+                if is_held:
                     self._polls, self._since, self._other_is_held = me, 0.0, True
-                    return
+                    held, self._answered = self._answered, None
+            if is_held:
+                assert held is not None  # noqa: S101 - it is set before the time is
+                held.watch()
+                return
             idle = idle + 1 if seen == self._num_answers else 0
             seen = self._num_answers
             if idle >= _IDLE_LOOKS:
