@@ -15,18 +15,14 @@ import msgspec
 import numpy as np
 from msgspec import Raw, Struct
 
-from cloud_fallback.endpoint.rest.json_data import from_json, to_json
-
 # The rules of raw contents are those of gRPC.
+from cloud_fallback.endpoint.request_parameters import refuse_extensions, timeout_s
+from cloud_fallback.endpoint.rest.json_data import from_json, to_json
 from cloud_fallback.open_inference.tensors import datatype, element_count, from_raw, raw_contents
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["InferenceBody", "decode_inference", "encode_inference"]
-
-# Parameters of Triton's that change what a tensor means; ignoring one would give a wrong answer for a right one.
-_UNSUPPORTED = {"classification", "shared_memory_region"}
-
 
 # Other values are refused rather than read: an empty list takes three bytes here, and twenty times that in memory.
 _Parameters: TypeAlias = dict[str, bool | int | float | str | None]
@@ -126,7 +122,7 @@ def decode_inference(
     parameters = request.parameters or {}
     outputs = request.outputs or []
     for output in outputs:
-        _refuse_extensions(f"output '{output.name[:128]}'", output.parameters or {})
+        refuse_extensions(f"output '{output.name[:128]}'", output.parameters or {})
     by_default = _flag("request", parameters, "binary_data_output", default=False)
     binary = {
         output.name: _flag(
@@ -139,7 +135,7 @@ def decode_inference(
         [output.name for output in outputs],
         lambda name: binary.get(name, by_default),
         request.id or "",
-        _timeout_s(parameters),
+        timeout_s(parameters.get("timeout", 0)),
     )
 
 
@@ -225,7 +221,7 @@ def _parsed(text: bytes) -> _Request:
 def _decoded(tensor: _Input, tail: _Tail) -> Array:
     what = f"input '{tensor.name[:128]}'"
     parameters = tensor.parameters or {}
-    _refuse_extensions(what, parameters)
+    refuse_extensions(what, parameters)
     shape = tuple(tensor.shape)
     count = element_count(what, tensor.datatype, shape)
     data = bytes(tensor.data)
@@ -272,23 +268,6 @@ def _flag(what: str, parameters: Mapping[str, object], name: str, *, default: bo
     if not isinstance(value, bool):
         raise _invalid(f"parameter {name} of {what}", str(value)[:32], "true or false")
     return value
-
-
-def _timeout_s(parameters: Mapping[str, object]) -> float | None:
-    """The parameter ``timeout``, which Triton and its clients have in microseconds; 0 is none."""
-    value = parameters.get("timeout", 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _invalid("parameter timeout of request", str(value)[:32], "microseconds, 0 or more")
-    return value / 1e6 if value else None
-
-
-def _refuse_extensions(what: str, parameters: Mapping[str, object]) -> None:
-    if found := _UNSUPPORTED.intersection(parameters):
-        raise _invalid(
-            f"parameters of {what}",
-            ", ".join(sorted(found)),
-            "tensors within the body, and outputs as they are",
-        )
 
 
 def _invalid(what: str, received: str, expected: str) -> HybridgeError:

@@ -8,7 +8,6 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from cloud_fallback.endpoint.rest.caller import (
 from cloud_fallback.endpoint.rest.content_coding import CODINGS, accepted_coding, compress, decompress
 from cloud_fallback.endpoint.rest.http_status import REQUEST_ID, REQUEST_ID_HEADER, refuse, status_of
 from cloud_fallback.endpoint.rest.inference_body import InferenceBody, decode_inference, encode_inference
-from cloud_fallback.endpoint.served.served_model import TimeLeft
+from cloud_fallback.endpoint.served.served_model import TimeLeft, sooner
 from cloud_fallback.endpoint.telemetry import RequestRecord, Transport
 from edge_runtime.errors import ErrorCode, HybridgeError
 
@@ -162,7 +161,7 @@ class InferenceHandler:
             asked.inputs,
             asked.outputs,
             asked.id,
-            head.time_left if asked.timeout_s is None else _sooner(head.time_left, asked.timeout_s),
+            head.time_left if asked.timeout_s is None else sooner(head.time_left, asked.timeout_s),
             head.client,
             head.sticky_key,
             head.idempotency_key,
@@ -242,17 +241,6 @@ def _coding(request: web.Request) -> str:
         )
         refuse(request, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error)
     return coding
-
-
-def _sooner(time_left: TimeLeft, seconds: float) -> Callable[[], float | None]:
-    """`time_left`, or what is left of some seconds from now, whichever is less."""
-    deadline = time.monotonic() + seconds
-
-    def sooner() -> float | None:
-        left, mine = time_left(), deadline - time.monotonic()
-        return mine if left is None else min(left, mine)
-
-    return sooner
 
 
 def _too_late() -> HybridgeError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
+from cloud_fallback.endpoint.request_parameters import refuse_extensions, timeout_s
 from cloud_fallback.endpoint.rpc.request_bounds import check_bounds
 from cloud_fallback.open_inference.known_heads import KnownHeads
 from cloud_fallback.open_inference.open_inference_pb2 import ModelInferRequest
@@ -16,27 +17,34 @@ from edge_runtime.tensor_spec import Array
 
 __all__ = ["InferRequest", "RequestReader", "not_a_message"]
 
-# Extensions of Triton that change what a tensor means; ignoring one would give a wrong answer for a right one.
-_UNSUPPORTED = {"classification", "shared_memory_region"}
-
 
 @dataclass(slots=True)
 class InferRequest:
-    """A `ModelInferRequest`, read: its inputs cannot be written to."""
+    """A `ModelInferRequest`, read.
+
+    Attributes:
+        model_name: The model's name.
+        model_version: Its version, or empty.
+        id: What the client calls the request, or empty.
+        inputs: Its inputs, which cannot be written to.
+        outputs: Names of the outputs wanted, or none for all.
+        timeout_s: Seconds that the client gives it by parameter, or None.
+    """
 
     model_name: str
     model_version: str
     id: str
     inputs: Mapping[str, Array]
     outputs: tuple[str, ...]
+    timeout_s: float | None
 
 
 class RequestReader:
     """Reads requests, most of them without parsing; safe from many threads."""
 
     def __init__(self) -> None:
-        # Model, version, and outputs.
-        self._known: KnownHeads[tuple[str, str, tuple[str, ...]]] = KnownHeads(
+        # Model, version, outputs, and timeout.
+        self._known: KnownHeads[tuple[str, str, tuple[str, ...], float | None]] = KnownHeads(
             ModelInferRequest, RAW_INPUT_TAG
         )
 
@@ -50,13 +58,13 @@ class RequestReader:
         known = self._known.read(content)
         if known is None:
             return self._parse(content)
-        (name, version, outputs), inputs = known
+        (name, version, outputs, timeout), inputs = known
         for key, array in inputs.items():
             # Not everything that runs models takes elements between their places.
             if not array.flags.aligned:
                 inputs[key] = aligned = array.copy()
                 aligned.flags.writeable = False
-        return InferRequest(name, version, "", inputs, outputs)
+        return InferRequest(name, version, "", inputs, outputs, timeout)
 
     def _parse(self, content: bytes) -> InferRequest:
         check_bounds(content)
@@ -64,14 +72,18 @@ class RequestReader:
             message = ModelInferRequest.FromString(content)
         except DecodeError as error:
             raise not_a_message(content) from error
-        _refuse_extensions(message)
+        for given in message.inputs:
+            refuse_extensions(f"'{given.name}'", given.parameters)
+        for wanted in message.outputs:
+            refuse_extensions(f"'{wanted.name}'", wanted.parameters)
+        timeout = timeout_s(message.parameters["timeout"].int64_param) if message.parameters else None
         inputs = decode_request(message)
         outputs = tuple(output.name for output in message.outputs)
         # Who gives each request a name gives no two the same.
         if not message.id:
-            facts = (message.model_name, message.model_version, outputs)
+            facts = (message.model_name, message.model_version, outputs, timeout)
             self._known.keep(content, inputs, message.raw_input_contents, facts)
-        return InferRequest(message.model_name, message.model_version, message.id, inputs, outputs)
+        return InferRequest(message.model_name, message.model_version, message.id, inputs, outputs, timeout)
 
 
 def not_a_message(content: bytes) -> HybridgeError:
@@ -82,16 +94,3 @@ def not_a_message(content: bytes) -> HybridgeError:
         received=f"{len(content)} bytes that are not its message",
         expected="a message of the Open Inference Protocol",
     )
-
-
-def _refuse_extensions(request: ModelInferRequest) -> None:
-    parameters = [(tensor.name, tensor.parameters) for tensor in request.inputs]
-    parameters += [(output.name, output.parameters) for output in request.outputs]
-    for name, given in parameters:
-        if extension := _UNSUPPORTED.intersection(given):
-            raise HybridgeError(
-                ErrorCode.INPUT_INVALID,
-                f"parameters of '{name}'",
-                received=", ".join(sorted(extension)),
-                expected="tensors within the message, and outputs as they are",
-            )

@@ -8,6 +8,7 @@ from typing import Any
 from cloud_fallback.endpoint.data_plane import DataPlane, InferenceRequest
 from cloud_fallback.endpoint.rpc.request_reader import InferRequest
 from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall
+from cloud_fallback.endpoint.served.served_model import sooner
 from cloud_fallback.endpoint.telemetry import RequestRecord, Transport
 from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelMetadataRequest,
@@ -94,7 +95,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             request.inputs,
             request.outputs,
             request.id,
-            context.time_left,
+            context.time_left if request.timeout_s is None else sooner(context.time_left, request.timeout_s),
             context.client,
             metadata.get(_STICKY_KEY, ""),
             metadata.get(_IDEMPOTENCY_KEY, ""),

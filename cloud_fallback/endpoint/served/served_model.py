@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 from edge_runtime.tensor_spec import Array, TensorSpec
 
-__all__ = ["ServedModel", "TimeLeft", "no_limit"]
+__all__ = ["ServedModel", "TimeLeft", "no_limit", "sooner"]
 
 # Seconds until nobody waits for the answer any more: None is for ever, zero or less is already.
 TimeLeft: TypeAlias = Callable[[], float | None]
@@ -15,6 +16,17 @@ TimeLeft: TypeAlias = Callable[[], float | None]
 
 def no_limit() -> None:
     """The `TimeLeft` of a caller who waits as long as it takes."""
+
+
+def sooner(time_left: TimeLeft, seconds: float) -> Callable[[], float | None]:
+    """`time_left`, or what is left of some seconds from now, whichever is less."""
+    deadline = time.monotonic() + seconds
+
+    def soonest() -> float | None:
+        left, mine = time_left(), deadline - time.monotonic()
+        return mine if left is None else min(left, mine)
+
+    return soonest
 
 
 class ServedModel(Protocol):
