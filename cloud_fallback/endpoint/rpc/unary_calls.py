@@ -296,11 +296,24 @@ class UnaryCalls:
         server: A gRPC server that has not started.
         threads: Give answers that are not quick.
         look: Called a few times a second on the thread that polls.
+
+    Raises:
+        HybridgeError: `extra-missing` for a version of gRPC whose server is another.
     """
 
     def __init__(self, server: Any, threads: CallThreads, *, look: Callable[[], None]):
-        self.threads = threads
-        self._core, self._look = server._state.server, look
+        self.threads, self._look = threads, look
+        try:
+            self._core = server._state.server
+            self._core.request_registered_call  # noqa: B018 - whether there is one
+        except AttributeError as error:
+            raise HybridgeError(
+                ErrorCode.EXTRA_MISSING,
+                "gRPC's Python package",
+                received=f"version {grpc.__version__}, whose server is built in another way",
+                expected="one like 1.81 to 1.85",
+                fix="pip install 'grpcio<1.86'",
+            ) from error
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
         self._methods: list[_Method] = []
