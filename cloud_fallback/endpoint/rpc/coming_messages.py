@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
 from typing import Any
 
 from cloud_fallback.endpoint.access import host_of
@@ -51,7 +52,7 @@ class ComingMessages:
             self._coming[call] = time.monotonic()
             call.receive()
         else:
-            connections = self._waiting.setdefault(host_of(call.peer()), OrderedDict())
+            connections = self._waiting.setdefault(_host(call), OrderedDict())
             connections.setdefault(call.peer(), deque()).append(call)
             self._num_waiting += 1
             call.wait()
@@ -80,27 +81,39 @@ class ComingMessages:
                 self._ended.end(call, Stall.ROOM if self._num_waiting else Stall.MESSAGE)
 
     def end_one_for(self, call: UnaryCall) -> bool:
-        """Ends a call of the host that has most of them for one of another host; returns whether it did."""
-        hosts = self._by_host()
-        for host, connections in self._waiting.items():
-            hosts[host] += sum(map(len, connections.values()))
-        ((heaviest, count),) = hosts.most_common(1)
-        if count <= hosts[host_of(call.peer())] + 1:
+        """Ends a call for another; returns whether it did.
+
+        It is one of the host that has most of them, or of the connection of the same host that has most; or else one that
+        has been on its way for long.
+        """
+        now = time.monotonic()
+        every = [*self._coming, *self._all_waiting()]
+        for whose in (_host, _peer):
+            counts = Counter(map(whose, every))
+            ((heaviest, count),) = counts.most_common(1)
+            if count > counts[whose(call)] + 1:
+                victim = next((each for each in every if whose(each) == heaviest), None)
+                if victim is not None and now - self._coming.get(victim, 0.0) >= _IN_THE_WAY_S:
+                    return self._end(victim)
+        oldest = next(iter(self._coming), None)
+        if oldest is None or now - self._coming[oldest] < self._hurry_s:
             return False
-        if heaviest in self._waiting:
-            self._ended.end(self._next(heaviest), Stall.ROOM)
-            return True
-        oldest = next(each for each in self._coming if host_of(each.peer()) == heaviest)
-        if time.monotonic() - self._coming[oldest] < _IN_THE_WAY_S:
-            return False
-        del self._coming[oldest]
-        self._ended.end(oldest, Stall.ROOM)
+        return self._end(oldest)
+
+    def _end(self, call: UnaryCall) -> bool:
+        # One that waits for its turn is passed over when that comes.
+        self._coming.pop(call, None)
+        self._ended.end(call, Stall.ROOM)
         return True
 
-    def _next(self, host: str = "") -> UnaryCall:
-        """The call that has waited longest, of a host or of the one whose turn it is."""
-        host = host or next(iter(self._waiting))
-        connections = self._waiting[host]
+    def _all_waiting(self) -> Iterator[UnaryCall]:
+        for connections in self._waiting.values():
+            for calls in connections.values():
+                yield from (each for each in calls if each.is_active())
+
+    def _next(self) -> UnaryCall:
+        """The call whose turn it is."""
+        host, connections = next(iter(self._waiting.items()))
         connection, calls = next(iter(connections.items()))
         call = calls.popleft()
         self._num_waiting -= 1
@@ -111,10 +124,10 @@ class ComingMessages:
     def _stalled(self, now: float, patience_s: float) -> list[UnaryCall]:
         if not self._num_waiting:
             return [call for call, since in self._coming.items() if now - since > patience_s]
-        hosts, stalled = self._by_host(), []
+        hosts, stalled = Counter(map(_host, self._coming)), []
         share = max(1, self._most // len(hosts | Counter(self._waiting.keys())))
         for call, since in self._coming.items():
-            host = host_of(call.peer())
+            host = _host(call)
             if not self._waiting.keys() - {host}:
                 patience_s = self._hurry_s
             else:
@@ -124,8 +137,13 @@ class ComingMessages:
                 hosts[host] -= 1
         return stalled
 
-    def _by_host(self) -> Counter[str]:
-        return Counter(host_of(call.peer()) for call in self._coming)
+
+def _host(call: UnaryCall) -> str:
+    return host_of(call.peer())
+
+
+def _peer(call: UnaryCall) -> str:
+    return call.peer()
 
 
 def _turn(those: OrderedDict[str, Any], one: str, *, is_over: bool) -> None:
