@@ -25,8 +25,8 @@ class _Tensor(NamedTuple):
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
-    elements: int
     start: int
+    end: int
     mark: bytes
 
 
@@ -57,7 +57,11 @@ class KnownHeads(Generic[_Facts]):
         self._ends: dict[int, tuple[int, ...]] = {}
 
     def read(self, content: bytes) -> tuple[_Facts, dict[str, Array]] | None:
-        """What was kept of a message's head, and its tensors, which are views and perhaps not aligned; or None."""
+        """What was kept of a message's head, and its tensors, which cannot be written to; or None.
+
+        They are views of the message where their elements are in their places there, as not everything that runs models
+        takes others.
+        """
         for end in self._ends.get(len(content), ()):
             head = self._heads.get(content[:end])
             if head is not None and head.size == len(content):
@@ -81,7 +85,7 @@ class KnownHeads(Generic[_Facts]):
         for (name, array), entry in reversed(list(zip(arrays.items(), raw, strict=True))):
             mark = self._tag + encode_size(len(entry))
             start = end - len(entry)
-            tensors.append(_Tensor(name, array.dtype, array.shape, array.size, start, mark))
+            tensors.append(_Tensor(name, array.dtype, array.shape, start, end, mark))
             end = start - len(mark)
         if not 0 < end <= _MAX_HEAD_BYTES:
             return
@@ -111,8 +115,12 @@ class KnownHeads(Generic[_Facts]):
 def _arrays(tensors: Sequence[_Tensor], content: bytes) -> dict[str, Array] | None:
     """The tensors of a message; None where other fields are between them."""
     arrays: dict[str, Array] = {}
-    for name, dtype, shape, elements, start, mark in tensors:
+    for name, dtype, shape, start, end, mark in tensors:
         if not content.startswith(mark, start - len(mark)):
             return None
-        arrays[name] = np.frombuffer(content, dtype, elements, start).reshape(shape)
+        # An object of bytes begins where any element may.
+        if start % dtype.itemsize:
+            arrays[name] = np.ndarray(shape, dtype, content[start:end])
+        else:
+            arrays[name] = np.ndarray(shape, dtype, content, start)
     return arrays

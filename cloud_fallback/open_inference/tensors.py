@@ -365,6 +365,8 @@ def _raw(name: str, array: Array) -> bytes:
 
 def raw_contents(name: str, array: Array) -> bytes | Array:
     """Raw contents: of strings as bytes, of numbers as a row-major little-endian array, where it can be the array."""
+    if array.dtype in _DATATYPES and array.flags.c_contiguous:
+        return array
     if array.dtype.kind in _STRING_KINDS:
         return b"".join(_length_prefixed(name, element) for element in array.ravel().tolist())
     if array.dtype.byteorder in _BIG_ENDIAN:

@@ -83,8 +83,8 @@ class ComingMessages:
     def end_one_for(self, call: UnaryCall) -> bool:
         """Ends a call for another; returns whether it did.
 
-        It is one of the host that has most of them, or of the same host's connection that has most; or else one that has
-        been on its way for long.
+        It is one of the host that has most of them, or of the same host's connection that has most; or else one that
+        has been on its way for long.
         """
         now = time.monotonic()
         every = [*self._coming, *self._all_waiting()]

@@ -59,11 +59,6 @@ class RequestReader:
         if known is None:
             return self._parse(content)
         (name, version, outputs, timeout), inputs = known
-        for key, array in inputs.items():
-            # Not everything that runs models takes elements between their places.
-            if not array.flags.aligned:
-                inputs[key] = aligned = array.copy()
-                aligned.flags.writeable = False
         return InferRequest(name, version, "", inputs, outputs, timeout)
 
     def _parse(self, content: bytes) -> InferRequest:

@@ -33,13 +33,14 @@ _NO_FLAGS = 0
 _REQUESTED = 16
 _LOOK_S = 0.25
 # Answers that take no longer are given by the thread that polls: handing one over takes as long. How long each is
-# taken to be at most, its weight in what they usually take, and of those that are handed over, which are not, to see.
-_QUICK_S, _LONG_S, _NEW, _TRIED_ONE_IN = 0.00025, 0.001, 0.05, 64
+# taken to be at most, and its weight in what they usually take.
+_QUICK_S, _LONG_S, _NEW = 0.00025, 0.001, 0.05
+# Of those that are handed over one in so many is not, to see; and less often while it turns out to be long.
+_TRIED_ONE_IN, _TRIED_ONE_IN_AT_LEAST = 64, 4096
 # An answer that takes so long holds the thread, and another polls; it stops to look after so many looks in vain.
-_HELD_S, _IDLE_LOOKS = 0.004, 4
+_HELD_S, _IDLE_LOOKS = 0.01, 4
 _STATUSES = {code: getattr(cygrpc.StatusCode, code.name.lower()) for code in grpc.StatusCode}
 _OK = _STATUSES[grpc.StatusCode.OK]
-_IS_TIMEOUT = cygrpc.CompletionType.queue_timeout
 
 
 class UnaryHandler(Protocol):
@@ -333,6 +334,7 @@ class UnaryCalls:
         self._looks = threading.Event()
         self._usual_s = 0.0
         self._num_answers = 0
+        self._tried_one_in = _TRIED_ONE_IN
 
     def add(self, method: str, handler: UnaryHandler) -> None:
         """Has a handler get the calls of a method, which the server itself is not told of.
@@ -361,7 +363,7 @@ class UnaryCalls:
         """Whether the thread that polls gives the next answer."""
         self._num_answers += 1
         return not self._other_is_held and (
-            self._usual_s <= _QUICK_S or not self._num_answers % _TRIED_ONE_IN
+            self._usual_s <= _QUICK_S or not self._num_answers % self._tried_one_in
         )
 
     def answer(self, call: UnaryCall, content: bytes) -> None:
@@ -378,7 +380,12 @@ class UnaryCalls:
             else:
                 self._other_is_held = False
         # What the machine itself delays, now and then, says little.
-        seconds = min(time.monotonic() - start, _LONG_S)
+        seconds = time.monotonic() - start
+        if seconds < _LONG_S:
+            self._tried_one_in = _TRIED_ONE_IN
+        else:
+            seconds = _LONG_S
+            self._tried_one_in = min(2 * self._tried_one_in, _TRIED_ONE_IN_AT_LEAST)
         self._usual_s += (seconds - self._usual_s) * _NEW
 
     def _run(self) -> None:
@@ -397,15 +404,17 @@ class UnaryCalls:
                 self._look()
                 next_look = time.monotonic() + _LOOK_S
             event = self._queue.poll(time.time() + _LOOK_S)
-            if event.completion_type == _IS_TIMEOUT:
+            then = event.tag
+            # There was none within that time.
+            if then is None:
                 continue
             self.due -= 1
             try:
-                event.tag(event)
+                then(event)
             except Exception:
                 _log.exception("a call failed")
-            # It would keep the call until the next one.
-            del event
+            # They would keep the call until the next one.
+            del event, then
 
     def _stand_by(self, me: threading.Thread) -> None:
         """Polls in the other's place once that is held by an answer; looks for that while there are any."""

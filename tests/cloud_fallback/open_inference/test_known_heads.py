@@ -56,6 +56,7 @@ def test_another_message_with_the_same_head_is_read(outputs: tuple[str, ...]) ->
     for name, array in _inputs(2).items():
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].flags.aligned
         assert not arrays[name].flags.writeable
 
 
