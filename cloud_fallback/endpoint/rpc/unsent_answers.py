@@ -52,10 +52,8 @@ class UnsentAnswers:
         with self._lock:
             while self._answers and self._is_too_much(size):
                 displaced += self._make_room(size)
-            if size and self._going_bytes and self._going_bytes + size > self._max_bytes:
-                is_full = True
-            else:
-                is_full = False
+            is_full = bool(size) and self._is_full_of_what_goes(call, size)
+            if not is_full:
                 self._answers[call] = time.monotonic(), size
                 self._bytes += size
         for each in displaced:
@@ -94,6 +92,13 @@ class UnsentAnswers:
 
     def _is_too_much(self, size: int) -> bool:
         return self._bytes + size > self._max_bytes or len(self._answers) >= _MAX_CALLS
+
+    def _is_full_of_what_goes(self, call: Any, size: int) -> bool:
+        """Whether there is no room beside calls that were ended; a connection that had none of those may take more."""
+        if not self._going_bytes or self._going_bytes + size <= self._max_bytes:
+            return False
+        is_to_blame = any(each.peer() == call.peer() for each in self._going)
+        return is_to_blame or self._going_bytes + size > 2 * self._max_bytes
 
     def _make_room(self, size: int) -> list[Any]:
         """Calls of the connection that has most, the oldest first, which are to be ended."""
