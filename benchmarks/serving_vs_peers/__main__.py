@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import msgspec
 
 from benchmarks.data import data_file
-from benchmarks.serving_vs_peers.comparison import Entrant, SizeReport, compare, make_question
+from benchmarks.serving_vs_peers.comparison import compare
 from benchmarks.serving_vs_peers.contenders import Endpoint, peers
 from benchmarks.serving_vs_peers.images import measure_images
 from benchmarks.serving_vs_peers.load import Job, LoadGenerator
@@ -77,7 +76,8 @@ def serving_vs_peers(
         folder = Path(work)
         sizes = []
         if not only or "plus-one" in only:
-            sizes = _plus_one(generator, folder, job=job, rounds=rounds, arguments=shlex.split(serve))
+            ours = Endpoint.contender(shlex.split(serve))
+            sizes = compare(generator, ours, peers(), folder=folder, job=job, sizes=_SIZES, rounds=rounds)
         images = None
         if image_model is not None:
             images = measure_images(
@@ -106,26 +106,6 @@ def serving_vs_peers(
     emit({**msgspec.to_builtins(report), "bars": bars}, report.text)
     if not all(bar.is_reached for bar in report.bars):
         click.get_current_context().exit(EXIT_CODES[Kind.CHECK_FAILED])
-
-
-def _plus_one(
-    generator: LoadGenerator, folder: Path, *, job: Job, rounds: int, arguments: list[str]
-) -> list[SizeReport]:
-    """Starts all that serve the trivial model, and compares them at each size."""
-    with ExitStack() as stack:
-        entrants = []
-        for index, contender in enumerate([Endpoint.contender(arguments), *peers()]):
-            say(f"starting {contender.server}: {contender.configuration}")
-            server = stack.enter_context(contender.start(folder / str(index)))
-            entrants.append(Entrant(contender, server))
-        reports = []
-        for size in _SIZES:
-            request, expected = make_question(folder, size)
-            sized = msgspec.structs.replace(job, request=str(request), expected=str(expected))
-            reports.append(
-                compare(generator, entrants[0], entrants[1:], job=sized, size_bytes=size, rounds=rounds)
-            )
-        return reports
 
 
 if __name__ == "__main__":

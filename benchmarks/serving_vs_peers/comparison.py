@@ -1,9 +1,10 @@
-"""Our endpoint and its peers on the trivial model, in turn, at one size of message."""
+"""Our endpoint and its peers on the trivial model, in turn."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks.serving_vs_peers.load import Job, LoadGenerator, Outcome
 from cloud_fallback.open_inference.tensors import encode_request
 from edge_runtime.console import say
 
-__all__ = ["Entrant", "Figures", "SizeReport", "compare", "make_question"]
+__all__ = ["Figures", "SizeReport", "compare", "make_question"]
 
 # A trial only has to tell which configuration is faster.
 _TRIAL_ROUNDS = 3
@@ -23,7 +24,7 @@ _TRIAL_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Entrant:
+class _Entrant:
     """A contender that runs."""
 
     contender: Contender
@@ -75,48 +76,72 @@ def make_question(folder: Path, size_bytes: int) -> tuple[Path, Path]:
 
 def compare(
     generator: LoadGenerator,
-    ours: Entrant,
-    peers: Sequence[Entrant],
+    ours: Contender,
+    peers: Sequence[Contender],
     *,
+    folder: Path,
     job: Job,
-    size_bytes: int,
+    sizes: Sequence[int],
     rounds: int,
-) -> SizeReport:
+) -> list[SizeReport]:
     """Tries every peer's configurations, then measures the fastest of each beside ours, round after round.
+
+    No others run meanwhile: servers that wait for work take some of the processors' time, each another share.
 
     Args:
         generator: What loads them.
         ours: Our endpoint.
         peers: Every configuration of every peer.
-        job: The load; the server that it names is each of them in turn.
-        size_bytes: What the request holds.
+        folder: For their files, and the requests.
+        job: The load; its server and its request are replaced.
+        sizes: Bytes that a request holds.
         rounds: How many.
     """
-    shorter = msgspec.structs.replace(
-        job, warmup_s=job.warmup_s * _TRIAL_SHARE, seconds=job.seconds * _TRIAL_SHARE
-    )
-    what = f"{size_bytes:,} bytes"
-    tried = _measured(generator, peers, job=shorter, rounds=_TRIAL_ROUNDS, what=f"{what}, trial")
-    trials = [_figures(*each) for each in zip(peers, tried, strict=True)]
-    fastest: dict[str, int] = {}
-    for index, figures in enumerate(trials):
-        best = fastest.setdefault(figures.server, index)
-        if figures.per_second > trials[best].per_second:
-            fastest[figures.server] = index
-    entrants = [ours, *(peers[index] for index in fastest.values())]
-    measured = _measured(generator, entrants, job=job, rounds=rounds, what=what)
-    return SizeReport(
-        size_bytes=size_bytes,
-        trials=trials,
-        rounds=[
-            _figures(entrant, outcomes, ours=measured[0])
-            for entrant, outcomes in zip(entrants, measured, strict=True)
-        ],
-    )
+    jobs = []
+    for size in sizes:
+        request, expected = make_question(folder, size)
+        jobs.append(msgspec.structs.replace(job, request=str(request), expected=str(expected)))
+    trials: list[list[Figures]] = [[] for _ in sizes]
+    for index, contender in enumerate(peers):
+        say(f"trying {contender.server}: {contender.configuration}")
+        with contender.start(folder / f"trial-{index}") as server:
+            for size, sized, figures in zip(sizes, jobs, trials, strict=True):
+                shorter = msgspec.structs.replace(
+                    sized, warmup_s=job.warmup_s * _TRIAL_SHARE, seconds=job.seconds * _TRIAL_SHARE
+                )
+                entrant = _Entrant(contender, server)
+                (outcomes,) = _measured(
+                    generator, [entrant], job=shorter, rounds=_TRIAL_ROUNDS, what=f"{size:,} bytes"
+                )
+                figures.append(_figures(entrant, outcomes))
+    reports = []
+    for size, sized, figures in zip(sizes, jobs, trials, strict=True):
+        fastest: dict[str, int] = {}
+        for index, each in enumerate(figures):
+            best = fastest.setdefault(each.server, index)
+            if each.per_second > figures[best].per_second:
+                fastest[each.server] = index
+        with ExitStack() as stack:
+            entrants = [
+                _Entrant(contender, stack.enter_context(contender.start(folder / f"{size}-{number}")))
+                for number, contender in enumerate((ours, *(peers[index] for index in fastest.values())))
+            ]
+            measured = _measured(generator, entrants, job=sized, rounds=rounds, what=f"{size:,} bytes")
+        reports.append(
+            SizeReport(
+                size_bytes=size,
+                trials=figures,
+                rounds=[
+                    _figures(entrant, outcomes, ours=measured[0])
+                    for entrant, outcomes in zip(entrants, measured, strict=True)
+                ],
+            )
+        )
+    return reports
 
 
 def _measured(
-    generator: LoadGenerator, entrants: Sequence[Entrant], *, job: Job, rounds: int, what: str
+    generator: LoadGenerator, entrants: Sequence[_Entrant], *, job: Job, rounds: int, what: str
 ) -> list[list[Outcome]]:
     """The outcomes of each, one a round."""
     outcomes: list[list[Outcome]] = [[] for _ in entrants]
@@ -133,7 +158,9 @@ def _measured(
     return outcomes
 
 
-def _figures(entrant: Entrant, outcomes: Sequence[Outcome], ours: Sequence[Outcome] | None = None) -> Figures:
+def _figures(
+    entrant: _Entrant, outcomes: Sequence[Outcome], ours: Sequence[Outcome] | None = None
+) -> Figures:
     ratios = [
         mine.per_second / theirs.per_second
         for mine, theirs in zip(ours or outcomes, outcomes, strict=True)
