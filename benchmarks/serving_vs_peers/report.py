@@ -85,9 +85,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.in_flight} requests in flight over {self.connections} connections, Open Inference Protocol over "
             f"gRPC with raw contents, everything on the same cores of {self.machine}. The load comes from a process of "
             "its own and is the same for all. The servers of a table are measured in turn, "
-            f"{self.num_rounds} rounds of {self.seconds:g} s after a warm-up. `ours is` is the median of the rounds' ratios of answers a second, "
-            "with the smallest and the largest. `server us` is the processor time of all of a server's processes for "
-            "an answer, `load us` that of the load's. One answer in 64 is compared with what it must be."
+            f"{self.num_rounds} rounds of {self.seconds:g} s after a warm-up. `ours is` is the median of the rounds' "
+            "ratios of answers a second, with the smallest and the largest. `server us` is the processor time "
+            "of all of a server's processes for an answer, `load us` that of the load's. One answer in 64 is "
+            "compared with what it must be."
         )
         lines = [
             "# Beside MLServer and Triton",
