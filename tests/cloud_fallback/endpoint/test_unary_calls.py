@@ -72,8 +72,9 @@ class _Handler:
 
 @contextmanager
 def _serving(
-    handler: _Handler, *, grace_s: float = 5.0, workers: int = 4
+    handler: _Handler, *, grace_s: float = 5.0, workers: int = 4, told: threading.Event | None = None
 ) -> Iterator[tuple[Infer, UnaryCalls]]:
+    """Serves a handler; before the channel is closed the client is `told` of what is still under way."""
     threads = CallThreads(workers)
     server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", 2**20)])
     calls = UnaryCalls(server, threads, look=lambda: None)
@@ -89,6 +90,7 @@ def _serving(
             handler.release.set()
             calls.join()
             threads.shutdown()
+            assert told is None or told.wait(10)
     assert calls.due == 0
     assert handler.told["ended"] == handler.told["answered"] == handler.told["admit"]
 
@@ -176,18 +178,20 @@ def test_an_answer_learns_that_its_client_has_left(usual_s: float) -> None:
 
 
 def test_a_server_that_stops_lets_calls_finish_and_cancels_those_that_do_not() -> None:
-    handler = _Handler()
-    with _serving(handler) as (infer, _):
+    handler, told = _Handler(), threading.Event()
+    with _serving(handler, told=told) as (infer, _):
         infer(b"abc", timeout=5)
         held = infer.future(b"hold", timeout=20)  # type: ignore[attr-defined]
+        held.add_done_callback(lambda _: told.set())
         _until(lambda: handler.told["received"] == 2, 5)
         threading.Timer(0.2, handler.release.set).start()
     assert held.result() == b"dloh"
-    handler = _Handler()
+    handler, told = _Handler(), threading.Event()
     start = time.monotonic()
-    with _serving(handler, grace_s=0.2) as (infer, _):
+    with _serving(handler, grace_s=0.2, told=told) as (infer, _):
         infer(b"abc", timeout=5)
         held = infer.future(b"watch", timeout=20)  # type: ignore[attr-defined]
+        held.add_done_callback(lambda _: told.set())
         _until(lambda: handler.told["received"] == 2, 5)
     assert held.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
     assert time.monotonic() - start < 5
