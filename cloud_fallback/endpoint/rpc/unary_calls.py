@@ -184,6 +184,8 @@ class UnaryCall:
             self._handler.admit(self)
         except HybridgeError as error:
             self._refuse(error)
+        except Exception:
+            self._fail()
 
     def receive(self) -> None:
         """Asks for its message."""
@@ -222,6 +224,9 @@ class UnaryCall:
         except HybridgeError as error:
             self._refuse(error)
             return
+        except Exception:
+            self._fail()
+            return
         if self._handler.is_quick:
             self.answer(content)
         elif self._calls.answers_itself():
@@ -244,8 +249,7 @@ class UnaryCall:
         except _AbortedError:
             self._end()
         except Exception:
-            _log.exception("a call failed")
-            self._refuse(HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint"))
+            self._fail()
         else:
             self._send(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
 
@@ -253,6 +257,11 @@ class UnaryCall:
         with suppress(_AbortedError):
             abort(self, error)
         self._end()
+
+    def _fail(self) -> None:
+        """Ends it for an error that nobody foresaw, or an endpoint that stops would wait for it."""
+        _log.exception("a call failed")
+        self._refuse(HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint"))
 
     def _end(self) -> None:
         self._handler.answered(self, 0)

@@ -35,10 +35,14 @@ class _Handler:
         self.told["admit"] += 1
         if ("secret", "wrong") in call.invocation_metadata():
             raise HybridgeError(ErrorCode.UNAUTHENTICATED, "caller", received="a wrong secret")
+        if ("bug", "admit") in call.invocation_metadata():
+            raise KeyError("in admit")
         call.receive()
 
     def received(self, call: UnaryCall) -> None:
         self.told["received"] += 1
+        if ("bug", "received") in call.invocation_metadata():
+            raise KeyError("in received")
         if call.received_bytes > 2**16:
             raise HybridgeError(ErrorCode.CLOUD_OVERLOADED, "test", received="much", retry_after_s=0.5)
 
@@ -123,6 +127,10 @@ def test_calls_are_answered_and_end_with_the_status_that_they_get(caplog: pytest
         metadata = (("secret", "wrong"),)
         refused = _failure(lambda: infer(bytes(2**15), timeout=5, metadata=metadata))
         assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
+        for where_it_is in ("admit", "received"):
+            metadata = (("bug", where_it_is),)
+            broken = _failure(lambda: infer(b"abc", timeout=5, metadata=metadata))  # noqa: B023 - called at once
+            assert broken.code() is grpc.StatusCode.INTERNAL
         full = _failure(lambda: infer(bytes(2**17), timeout=5))
         assert ("grpc-retry-pushback-ms", "500") in full.trailing_metadata()
         large = _failure(lambda: infer(bytes(2**21), timeout=5))
