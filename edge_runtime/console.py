@@ -107,9 +107,11 @@ def table(rows: Sequence[tuple[str, ...]], *, header: tuple[str, ...]) -> str:
 def report_error(error: HybridgeError) -> int:
     """Writes an error for the person and, with ``--format json``, for the program; returns the exit code."""
     exit_code = EXIT_CODES[error.code.kind]
-    click.echo(f"hybridge: {error.message} [{error.code}]", err=True)
+    # Names of files need not be text; what is not is shown as it is escaped.
+    message = error.message.encode(errors="backslashreplace").decode()
+    click.echo(f"hybridge: {message} [{error.code}]", err=True)
     if _output_format.get() == "json":
-        body = {"error": {"code": error.code, "message": error.message, "exit_code": exit_code}}
+        body = {"error": {"code": error.code, "message": message, "exit_code": exit_code}}
         click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2).decode())
     return exit_code
 

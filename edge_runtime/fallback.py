@@ -8,16 +8,30 @@ relative to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.prediction import Reason, Source
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["Answer", "Deferring", "Fallback", "LateAnswer", "Query", "open_fallback"]
+if TYPE_CHECKING:
+    from edge_runtime.metrics import Measure
+
+__all__ = [
+    "Answer",
+    "Deferring",
+    "Fallback",
+    "Figures",
+    "LateAnswer",
+    "Measured",
+    "Outbox",
+    "OutboxFigures",
+    "Query",
+    "open_fallback",
+]
 
 _GROUP = "hybridge.fallbacks"
 
@@ -114,6 +128,40 @@ class Fallback(Protocol):
         ...
 
 
+class Figures(Protocol):
+    """What a fallback did, at one moment."""
+
+    def measures(self) -> Iterable[Measure]:
+        """The same for who shows it."""
+        ...
+
+
+@runtime_checkable
+class Measured(Fallback, Protocol):
+    """A fallback that counts what it does."""
+
+    def figures(self) -> Figures:
+        """What it did so far; called at any time, from any thread, also when it was closed."""
+        ...
+
+
+class OutboxFigures(Protocol):
+    """What an outbox holds, at one moment."""
+
+    @property
+    def left(self) -> int:
+        """Questions that are not done with: they wait, or nobody took what became of them."""
+        ...
+
+
+class Outbox(Protocol):
+    """Where questions wait."""
+
+    def figures(self) -> OutboxFigures:
+        """What it holds; called at any time, from any thread."""
+        ...
+
+
 @runtime_checkable
 class Deferring(Fallback, Protocol):
     """A fallback that may defer questions, to an outbox that others may share.
@@ -123,7 +171,7 @@ class Deferring(Fallback, Protocol):
     """
 
     @property
-    def outbox(self) -> object | None:
+    def outbox(self) -> Outbox | None:
         """What several fallbacks may have the same of."""
         ...
 

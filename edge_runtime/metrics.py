@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from array import array
 from collections import Counter
@@ -16,10 +17,21 @@ from edge_runtime.prediction import Reason
 
 if TYPE_CHECKING:
     from edge_runtime.errors import HybridgeError
+    from edge_runtime.fallback import Measured
     from edge_runtime.prediction import Prediction, StageTrace
 
-__all__ = ["Backlog", "ChainFigures", "HasBacklog", "Latencies", "Metrics", "StageFigures", "resident_bytes"]
+__all__ = [
+    "Backlog",
+    "ChainFigures",
+    "HasBacklog",
+    "Latencies",
+    "Measure",
+    "Metrics",
+    "StageFigures",
+    "resident_bytes",
+]
 
+_log = logging.getLogger(__name__)
 # Percentiles are of so many of the last runs.
 _KEPT = 1024
 
@@ -48,6 +60,25 @@ class Latencies:
         last = np.frombuffer(self._last, np.float32, count=min(self.count, _KEPT))
         p50, p95, p99 = np.percentile(last, (50, 95, 99))
         return float(p50), float(p95), float(p99)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number of something that a stage uses, such as its fallback, for metrics to show beside the stage's own.
+
+    Attributes:
+        name: Words joined by underscores, as Prometheus has them, the unit last.
+        text: What it is, in a sentence.
+        value: The number, in seconds and bytes where it has a unit.
+        labels: What tells it from others of its name.
+        is_count: Whether it only grows.
+    """
+
+    name: str
+    text: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_count: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +184,7 @@ class Metrics:
         self._dropped: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
         self._streams: list[HasBacklog] = []
+        self._fallbacks: dict[str, Measured] = {}
         self._lock = threading.Lock()
 
     def stage_ran(
@@ -204,6 +236,24 @@ class Metrics:
         """Asks a stream no more."""
         with self._lock:
             self._streams.remove(stream)
+
+    def stage_asks(self, stage: str, fallback: Measured) -> None:
+        """Has what a stage's fallback counts among the measures from now on."""
+        with self._lock:
+            self._fallbacks[stage] = fallback
+
+    def measures(self) -> dict[str, list[Measure]]:
+        """What the fallbacks count at this moment, by stage."""
+        with self._lock:
+            fallbacks = dict(self._fallbacks)
+        measures = {}
+        for stage, fallback in fallbacks.items():
+            try:
+                measures[stage] = list(fallback.figures().measures())
+            except Exception:
+                # It may be of another package, or its outbox damaged; the other numbers are wanted all the more.
+                _log.warning("no figures of the fallback of stage '%s'", stage, exc_info=True)
+        return measures
 
     def figures(self) -> ChainFigures:
         """Everything at this moment."""

@@ -76,8 +76,10 @@ class Model:
         instances: int = 1,
         states: Mapping[str, str] | None = None,
         budget: MemoryBudget | None = None,
+        name: str | None = None,
     ):
-        self.bundle, self.name, content = _open(source)
+        self.bundle, own_name, content = _open(source)
+        self.name = name or own_name
         self.path = Path(source) if isinstance(source, str | PathLike) else None
         for what, number in (("num_threads", num_threads), ("instances", instances)):
             if number < 1:
@@ -85,7 +87,7 @@ class Model:
                     ErrorCode.USAGE, f"model '{self.name}'", received=f"{what}={number}", expected="1 or more"
                 )
         self.num_threads, self.instances = num_threads, instances
-        self._content, self.dequantize = content, dequantize
+        self.content, self.dequantize = content, dequantize
         self.states = dict(states or {})
         self.budget = budget
         self.memory_bytes, self.last_used = 0, time.monotonic()
@@ -364,7 +366,7 @@ class Model:
 
     def _new_instance(self) -> Instance:
         instance = Instance(
-            self._content,
+            self.content,
             num_threads=self.num_threads,
             dequantize=self.dequantize,
             states=self.states,
@@ -375,7 +377,7 @@ class Model:
         return instance
 
     def _check_states(self) -> None:
-        plain = Instance(self._content, num_threads=1, dequantize=False, states={}, name=self.name)
+        plain = Instance(self.content, num_threads=1, dequantize=False, states={}, name=self.name)
         ins = {name: writer.spec for name, writer in plain.writers.items()}
         outs = {spec.name: spec for spec in self._output_specs(plain)}
         for into, out in self.states.items():

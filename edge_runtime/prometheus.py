@@ -1,16 +1,16 @@
-"""A chain's metrics for Prometheus, by its own client library (extra `metrics`)."""
+"""The metrics of a chain and its fallbacks for Prometheus, by its own client library (extra `metrics`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 
 if TYPE_CHECKING:
-    from edge_runtime.metrics import Metrics
+    from edge_runtime.metrics import Measure, Metrics
 
-__all__ = ["prometheus_text", "serve_metrics"]
+__all__ = ["families", "prometheus_text", "serve_metrics"]
 
 
 def prometheus_text(metrics: Sequence[Metrics]) -> str:
@@ -45,6 +45,23 @@ def serve_metrics(metrics: Sequence[Metrics], *, port: int, address: str = "127.
             expected="a free port",
         ) from error
     return server
+
+
+def families(measures: Iterable[tuple[Mapping[str, str], Measure]]) -> list[Any]:
+    """Measures as Prometheus's metric families, each with the labels that tell it from the same of others.
+
+    Raises:
+        HybridgeError: `extra-missing`.
+    """
+    client = _client().metrics_core
+    made: dict[str, Any] = {}
+    for owner, measure in measures:
+        labels = {**owner, **measure.labels}
+        if measure.name not in made:
+            kind = client.CounterMetricFamily if measure.is_count else client.GaugeMetricFamily
+            made[measure.name] = kind(f"hybridge_{measure.name}", measure.text, labels=tuple(labels))
+        made[measure.name].add_metric(tuple(labels.values()), measure.value)
+    return list(made.values())
 
 
 class _Collector:
@@ -121,6 +138,12 @@ class _Collector:
         yield gauge("in_flight", "Frames under way.", chain, (([f.chain], f.in_flight) for f in all_figures))
         if all_figures:
             yield gauge("resident_bytes", "Memory of the process.", (), [([], all_figures[0].memory_bytes)])
+        yield from families(
+            ({"chain": each.chain, "stage": stage}, measure)
+            for each in self._metrics
+            for stage, measures in each.measures().items()
+            for measure in measures
+        )
 
 
 def _add_summary(family: Any, labels: dict[str, str], figures: Any, count: int) -> None:

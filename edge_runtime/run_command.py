@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from edge_runtime.access_flags import access_flags, access_settings
 from edge_runtime.console import emit, format_option, say, table, usage_error
+from edge_runtime.errors import HybridgeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edge_runtime.chain import Chain
     from edge_runtime.fallback import Fallback
     from edge_runtime.prediction import Prediction, StageTrace
@@ -68,6 +74,7 @@ _SINGLE = {*_IMAGES, ".npy", ".npz"}
     help="What the models of a chain may take together.",
 )
 @click.option("--fallback", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large.")
+@access_flags
 @click.option(
     "--deadline-ms", type=click.FloatRange(min=0, min_open=True), help="How long the cloud may take."
 )
@@ -94,12 +101,16 @@ def run(
     threshold: float | None,
     num_threads: int,
     digest: str | None,
+    **access: Any,
 ) -> None:
     """Runs a bundle, a .tflite or a chain (.toml) on an input or a stream, and shows what it says."""
     from edge_runtime.fallback import open_fallback
 
+    settings = access_settings(**access)
     if fallback is None and (deadline_ms is not None or threshold is not None):
         raise usage_error("--deadline-ms and --threshold say when --fallback is asked; name one")
+    if fallback is None and settings:
+        raise usage_error("--tls-* and --token-* are for --fallback; a chain has keys for them")
     streams = watch or bool(out) or any(_is_stream(entry) for entry in input)
     if streams and len(input) != 1:
         raise usage_error("a stream is one --input; JSON lines have several inputs in each line")
@@ -107,9 +118,14 @@ def run(
         raise usage_error("--draw, --overflow, --workers and --metrics-port are for streams")
     asked = None
     if fallback is not None:
-        options = {} if deadline_ms is None else {"deadline_s": deadline_ms / 1e3}
+        options: dict[str, Any] = {"settings": settings} if settings else {}
+        if deadline_ms is not None:
+            options["deadline_s"] = deadline_ms / 1e3
         asked = open_fallback(fallback, **options)
-    with _open_chain(source, asked, threshold, num_threads, digest, memory_mb) as chain:
+    with (
+        _open_chain(source, asked, threshold, num_threads, digest, memory_mb) as chain,
+        _saying_what_waits(chain, source),
+    ):
         if streams:
             from edge_runtime.run_stream import StreamSettings, run_stream
 
@@ -128,10 +144,29 @@ def run(
                 ),
             )
             return
+        # Nothing is drained: what is written of one input is one document, which has no place for other answers.
         prediction = chain.run(_read_inputs(input, chain))
-    emit(_data(prediction), lambda: _text(prediction))
-    if prediction.request_ids:
-        say("deferred: the question waits in the outbox; hybridge fallback drain asks it")
+        emit(_data(prediction), lambda: _text(prediction))
+
+
+@contextmanager
+def _saying_what_waits(chain: Chain, source: str) -> Iterator[None]:
+    """Says at the end how many questions wait in the outboxes of a chain, and what asks them."""
+    from edge_runtime.late_answers import deferring
+
+    try:
+        yield
+    finally:
+        outboxes = {id(each.outbox): each.outbox for each in deferring(chain)}
+        try:
+            count = sum(outbox.figures().left for outbox in outboxes.values() if outbox is not None)
+        except HybridgeError as error:
+            # The run itself is done.
+            say(f"what waits is not known: {error.message}")
+        else:
+            if count:
+                what = "question waits" if count == 1 else "questions wait"
+                say(f"{count:,} {what} in the outbox; to ask: hybridge fallback drain {shlex.quote(source)}")
 
 
 def _is_stream(entry: str) -> bool:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_runtime.bundle_watch import BundleWatch
 from edge_runtime.chain import Chain
+from edge_runtime.chain.chain_step import ChainStep
+from edge_runtime.chain.foreach import Foreach
 from edge_runtime.console import emit_line, is_json, say, usage_error
 from edge_runtime.errors import ErrorCode, HybridgeError
+from edge_runtime.fallback import Measured
 from edge_runtime.late_answers import deferring, draining, wait_until_empty, write_late
 from edge_runtime.live_view import LiveView, metrics_text
 from edge_runtime.run_command import answered_by, takes_bytes
@@ -70,6 +72,8 @@ def run_stream(chain: Chain, given: str, settings: StreamSettings) -> None:
         if settings.metrics_port is not None:
             from edge_runtime.prometheus import serve_metrics
 
+            for stage, fallback in _measured(chain):
+                chain.metrics.stage_asks(stage, fallback)
             server = serve_metrics([chain.metrics], port=settings.metrics_port)
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
@@ -80,7 +84,8 @@ def run_stream(chain: Chain, given: str, settings: StreamSettings) -> None:
         is_watched = settings.watch and sys.stderr.isatty()
         if is_watched:
             stack.enter_context(LiveView(chain.metrics))
-        left = stack.enter_context(_late_answers(chain, as_json=is_json() or "-" in settings.out))
+        as_json = is_json() or "-" in settings.out
+        left = stack.enter_context(draining(deferring(chain), lambda late: write_late(late, as_json=as_json)))
         stack.enter_context(_until_stopped(stream, settings.watch))
         answered, failed = _pass_on(stream, sinks, tells=not is_watched)
         if not settings.watch:
@@ -97,15 +102,14 @@ def run_stream(chain: Chain, given: str, settings: StreamSettings) -> None:
         )
 
 
-@contextmanager
-def _late_answers(chain: Chain, *, as_json: bool) -> Iterator[Callable[[], Counter[str]]]:
-    """Drains the outboxes of a chain's fallbacks, and says at the end how much is left in them."""
-    with draining(deferring(chain), lambda late: write_late(late, as_json=as_json)) as left:
-        yield left
-    if count := left().total():
-        say(
-            f"{count} {'question is' if count == 1 else 'questions are'} left; hybridge fallback drain asks them"
-        )
+def _measured(chain: Chain, within: str = "") -> Iterator[tuple[str, Measured]]:
+    """The fallbacks that count what they do, by stage, ``outer/inner`` within a nested chain."""
+    for stage in chain.stages:
+        step = stage.step.step if isinstance(stage.step, Foreach) else stage.step
+        if isinstance(step, ChainStep):
+            yield from _measured(step.chain, f"{within}{stage.name}/")
+        if isinstance(stage.fallback, Measured):
+            yield within + stage.name, stage.fallback
 
 
 def _pass_on(stream: Stream, sinks: list[Sink], *, tells: bool) -> tuple[int, int]:

@@ -115,9 +115,9 @@ def capacity(
     from edge_runtime.files import check_writable
 
     if plot is not None:
-        from cloud_fallback.capacity.capacity_plot import check_plot
+        from cloud_fallback.plot import require_plots
 
-        check_plot(plot)
+        require_plots(plot)
         check_writable(plot, overwrite=overwrite)
     worked_out = plan(
         _traffic(devices, requests_per_hour, peak_factor, profile, surge),
@@ -170,7 +170,7 @@ def _text(plan: Plan) -> str:
     chosen, staffing = plan.chosen, plan.chosen.staffing
     loads = (staffing.all_up, staffing.spare_away)
     rows = [
-        ("replicas", *(str(load.replicas) for load in loads)),
+        ("replicas", *(f"{load.replicas:,}" for load in loads)),
         ("workers busy", *(f"{load.utilisation:.1%}" for load in loads)),
         ("late answers", *(f"{load.late:.3%}" for load in loads)),
         ("wait p50 ms", *(f"{load.wait_p50_ms:.1f}" for load in loads)),
@@ -178,7 +178,7 @@ def _text(plan: Plan) -> str:
         ("in the line of a replica", *(f"{load.waiting:.2f}" for load in loads)),
     ]
     lines = [
-        f"{_count(staffing.replicas, 'replica')} for {staffing.arrivals_per_s:.4g} requests/s at the peak, "
+        f"{_count(staffing.replicas, 'replica')} for {_rate(staffing.arrivals_per_s)} requests/s at the peak, "
         f"{chosen.at.offloaded:.1%} of all predictions"
         + (f", for an accuracy of {chosen.at.accuracy:.2%}" if chosen.at.accuracy is not None else ""),
         "",
@@ -188,7 +188,7 @@ def _text(plan: Plan) -> str:
     ]
     if plan.hourly_replicas:
         least, most = min(plan.hourly_replicas), max(plan.hourly_replicas)
-        lines.append(f"{least} to {most} replicas over the hours of the profile")
+        lines.append(f"{least:,} to {most:,} replicas over the hours of the profile")
     if chosen.cost_per_million is not None:
         lines.append(f"{chosen.cost_per_million:.4g} for a million predictions with all of them up all day")
     if plan.cost_per_million_by_the_hour is not None:
@@ -205,11 +205,15 @@ def _curve_table(plan: Plan) -> str:
         mark = " <" if point == plan.chosen else ""
         cells = [f"{point.at.offloaded:.1%}{mark}"]
         cells += [f"{point.at.accuracy:.2%}"] if with_accuracy else []
-        cells += [str(point.staffing.replicas)]
+        cells += [f"{point.staffing.replicas:,}"]
         cells += [f"{point.cost_per_million:.4g}"] if with_cost else []
         rows.append(tuple(cells))
     return table(rows, header=tuple(header))
 
 
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 1000 else f"{per_s:.4g}"
+
+
 def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -43,11 +43,12 @@ def bundle_curve(bundle: Bundle, threshold: float | None) -> tuple[OffloadPoint,
     Args:
         bundle: One whose confidence was fitted: its manifest has the curve.
         threshold: Confidence below which the cloud is asked; by default the bundle's own. Between two points of the
-            curve, which a manifest has thinned, it is taken as straight.
+            curve, which a manifest has thinned, it is taken as straight. Where several tiers were fitted together it
+            is no other than the bundle's own: what one tier passes on, another may answer.
 
     Raises:
         HybridgeError: `confidence-invalid` for a bundle without a curve, or without a threshold when none is given;
-            `usage` for a threshold outside 0..1.
+            `usage` for a threshold outside 0..1, or of one tier among several.
     """
     confidence = bundle.manifest.confidence
     curve = sorted(confidence.curve, key=lambda point: point.threshold) if confidence else []
@@ -60,12 +61,23 @@ def bundle_curve(bundle: Bundle, threshold: float | None) -> tuple[OffloadPoint,
         raise HybridgeError(
             ErrorCode.USAGE, "threshold", received=f"{asked:g}", expected="a confidence in 0..1"
         )
+    if asked != confidence.threshold and confidence.guarantee and len(confidence.guarantee.tiers) > 1:
+        raise HybridgeError(
+            ErrorCode.USAGE,
+            f"threshold of bundle '{bundle.file_name}'",
+            received=f"{asked:g}, of one of {len(confidence.guarantee.tiers)} tiers",
+            expected=f"{confidence.threshold}, with which they were fitted together",
+            fix="give --offload, or fit the tiers for another goal",
+        )
     chosen = _at(curve, asked)
     points = {OffloadPoint(point.offloaded, point.accuracy, point.threshold) for point in curve}
     return chosen, sorted({chosen, *points}, key=lambda point: point.offloaded)
 
 
 def _at(curve: Sequence[CurvePoint], threshold: float) -> OffloadPoint:
+    for point in curve:
+        if point.threshold == threshold:
+            return OffloadPoint(point.offloaded, point.accuracy, threshold)
     inside = min(max(threshold, curve[0].threshold), curve[-1].threshold)
     for low, high in pairwise(curve):
         if low.threshold <= inside <= high.threshold and low.threshold < high.threshold:

@@ -171,8 +171,8 @@ def _fewest(queue: Callable[[int], Queue], busy: float, goal: Goal) -> int:
             raise HybridgeError(
                 ErrorCode.BUDGET_MISSED,
                 f"answers within {goal.deadline_s * 1e3:g} ms",
-                received=f"{share:.3%} late of requests that wait for nothing",
-                expected=f"at most {goal.late:.3%}",
+                received=f"{share * 100:.4g}% late of requests that wait for nothing",
+                expected=f"at most {goal.late * 100:.4g}%",
                 fix="no number of replicas helps: take a faster model, a longer deadline or a larger share late",
             )
         enough *= 2

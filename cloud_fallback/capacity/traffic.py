@@ -10,6 +10,8 @@ from edge_runtime.errors import ErrorCode, HybridgeError
 __all__ = ["Traffic", "read_profile"]
 
 _MOST_PER_S = 1e9
+# One in a century, and far from where a cost for each would have no number.
+_LEAST_PER_HOUR = 1e-6
 _FORM = "lines of an hour and its load, such as '8,350', none negative and not all 0"
 
 
@@ -39,7 +41,7 @@ class Traffic:
     def __post_init__(self) -> None:
         rules = (
             ("devices", self.devices, 1.0),
-            ("requests per hour", self.requests_per_hour, math.ulp(0.0)),
+            ("requests per hour", self.requests_per_hour, _LEAST_PER_HOUR),
             ("peak factor", self.peak_factor, 1.0),
             ("surge", self.surge, 1.0),
         )
@@ -49,7 +51,7 @@ class Traffic:
                     ErrorCode.USAGE,
                     f"{name} of the traffic",
                     received=f"{value:g}",
-                    expected="more than 0" if least < 1 else "1 or more",
+                    expected=f"{least:g} or more",
                 )
         if self.arrivals_per_s(1.0) > _MOST_PER_S:
             raise HybridgeError(
@@ -71,8 +73,10 @@ class Traffic:
             hours: Load of each hour of a day or a week in any unit, none negative and not all 0.
             surge: As for the class.
         """
-        mean = sum(hours) / len(hours)
-        relative = tuple(load / mean for load in hours)
+        # Of the peak first: the sum of the loads themselves may be too large for a number, and their mean too small.
+        highest = max(hours)
+        mean = sum(load / highest for load in hours) / len(hours)
+        relative = tuple(load / highest / mean for load in hours)
         return cls(devices, requests_per_hour, max(relative), relative, surge)
 
     @property
@@ -120,7 +124,7 @@ def read_profile(content: bytes, name: str) -> tuple[float, ...]:
         if not 0 <= load < math.inf:
             raise _invalid(name, f"{load:g} in line {number}")
         loads.append(load)
-    if not sum(loads):
+    if not any(loads):
         raise _invalid(name, "no load at all")
     return tuple(loads)
 

@@ -24,8 +24,11 @@ _SERVICE = "inference.GRPCInferenceService"
 # gRFC A6. One more attempt, for an endpoint that is away for a blink: it was restarted, or a balancer closed the
 # connection. A dead one costs the wait between the two attempts once, as the tokens are then gone until answers have
 # brought them back.
+# gRFC A62. One connection, to any of the replicas behind a name: where its addresses come in one order, all devices
+# would be with the first.
 _SERVICE_CONFIG = json.dumps(
     {
+        "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}],
         "methodConfig": [
             {
                 "name": [{"service": _SERVICE, "method": "ModelInfer"}],

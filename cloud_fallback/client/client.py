@@ -19,6 +19,7 @@ from cloud_fallback.client.bearer_token import BearerToken
 from cloud_fallback.client.breaker import BreakerSettings
 from cloud_fallback.client.channel import ChannelSettings
 from cloud_fallback.client.connection import Connection, is_loopback
+from cloud_fallback.client.deferred_queries import DeferredQueries
 from cloud_fallback.client.figures import Counts, FallbackFigures
 from cloud_fallback.client.hedging import Hedge
 from cloud_fallback.client.model_card import ModelCard, declared_inputs
@@ -149,6 +150,7 @@ class CloudFallback:
         self._cache = cache
         self._table = table
         self.outbox = outbox
+        self._deferred = DeferredQueries()
         # What settings opened for it alone, and is closed with it.
         self._opened = ExitStack()
         self._priority = priority
@@ -260,6 +262,23 @@ class CloudFallback:
         # Our endpoint gives the first answer again to the same key; others do not know it, and answer anew.
         return self._connection.send(request.body, timeout_s, (("idempotency-key", request.id),))
 
+    def hear_late(self, request_id: str, outputs: Mapping[str, Array]) -> None:
+        """Lets the policy learn from the answer to a question that this fallback deferred, when it first comes.
+
+        Args:
+            request_id: The question's; one that this fallback does not remember teaches nothing.
+            outputs: The answer, by the stage's names.
+        """
+        query = self._deferred.take(request_id)
+        if query is None:
+            return
+        try:
+            fitted = fit_outputs(outputs, query.outputs, {name: name for name in query.outputs}, self._what)
+        except HybridgeError:
+            # Had it come in time, it would have been no answer either.
+            return
+        self.policy.heard(query, fitted)
+
     def drain(
         self, on_answer: Callable[[LateAnswer], object], *, sharing: Sequence[Fallback] = ()
     ) -> AbstractContextManager[Callable[[], dict[str, int]]]:
@@ -306,6 +325,7 @@ class CloudFallback:
             breaker_openings=self._connection.breaker.openings,
             is_offline=self._connection.is_offline,
             expected_ms=None if expected is None else expected * 1e3,
+            outbox=self.outbox,
         )
 
     def is_up(self) -> bool:
@@ -447,6 +467,8 @@ class CloudFallback:
             "outputs": dict(zip(question.outputs, query.outputs, strict=True)),
         }
         request = Request(question.request(), self.destination, priority=self._priority, metadata=metadata)
+        # Before it is there: the answer may come at once.
+        self._deferred.put(request.id, query)
         self.outbox.put(request)
         self._counts.add(deferred=1)
         return request.id

@@ -142,7 +142,7 @@ class Connection:
             raise self._failed(error, len(request), time.monotonic() - start) from error
         self.breaker.succeeded()
         self.round_trips.add(time.monotonic() - start)
-        self._counts.add(asked=1, answered=1, bytes_sent=len(request), bytes_received=len(response))
+        self._counts.answered(len(request), len(response))
         return response
 
     def is_up(self) -> bool:
@@ -171,7 +171,7 @@ class Connection:
         except ValueError as error:
             raise self._failure(ErrorCode.CLOUD_UNAVAILABLE, str(error)) from error
         self.breaker.succeeded()
-        self._counts.add(asked=1, answered=1, bytes_sent=len(request), bytes_received=len(content))
+        self._counts.answered(len(request), len(content))
         return content
 
     def describe(

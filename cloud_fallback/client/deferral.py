@@ -44,7 +44,8 @@ def drain_deferred(
         ...     with drain_deferred(asked, lambda late: correct(late.request_id, late.outputs)):
         ...         run(chain)
     """
-    senders = {each.destination: each for each in fallbacks}
+    askers = tuple(fallbacks)
+    senders = {each.destination: each for each in askers}
     outboxes = {id(each.outbox): each.outbox for each in senders.values()}
     outbox = outboxes.popitem()[1] if len(outboxes) == 1 else None
     if outbox is None:
@@ -73,6 +74,9 @@ def drain_deferred(
                 outputs = _outputs(delivery.answer, delivery.metadata.get("outputs", {}))
             except (HybridgeError, DecodeError) as malformed:
                 error = refused(f"answer from {delivery.destination}", str(malformed))
+            else:
+                for asker in askers:
+                    asker.hear_late(delivery.id, outputs)
         on_answer(
             LateAnswer(delivery.id, str(delivery.metadata.get("stage", "")), outputs, error, delivery.number)
         )

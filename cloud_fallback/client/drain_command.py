@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_runtime.access_flags import access_flags, access_settings
 from edge_runtime.console import format_option, is_json, say, usage_error
 from edge_runtime.errors import ErrorCode, HybridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloud_fallback.client.client import CloudFallback
     from edge_runtime.fallback import LateAnswer
@@ -30,6 +31,7 @@ _POLL_S = 0.05
 @click.option(
     "--fallback", metavar="URL", help="Whom to ask what is in it, such as grpc://host:8001/digits-large."
 )
+@access_flags
 @click.option(
     "--wait-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -38,15 +40,18 @@ _POLL_S = 0.05
     help="Gives up when no answer came for so many seconds.",
 )
 @format_option
-def drain(chain: str | None, outbox: str | None, fallback: str | None, wait_s: float) -> None:
+def drain(chain: str | None, outbox: str | None, fallback: str | None, wait_s: float, **access: Any) -> None:
     """Asks what waits in the outbox of a chain (.toml), and writes each answer as it comes, until it is empty.
 
     What is left when it gives up, or is stopped, stays in the outbox. An answer that was written is gone from it.
     """
     if (chain is None) == (outbox is None) or (outbox is None) != (fallback is None):
         raise usage_error("give either a chain, or --outbox and --fallback")
+    settings = access_settings(**access)
+    if settings and fallback is None:
+        raise usage_error("--tls-* and --token-* are for --fallback; a chain has keys for them")
     taking = _Taking()
-    with _opened(chain, outbox or "", fallback or "") as fallbacks:
+    with _opened(chain, outbox or "", fallback or "", settings) as fallbacks:
         try:
             _drain(fallbacks, taking, wait_s)
         finally:
@@ -74,7 +79,9 @@ class _Taking:
 
 
 @contextmanager
-def _opened(chain: str | None, outbox: str, url: str) -> Iterator[Sequence[CloudFallback]]:
+def _opened(
+    chain: str | None, outbox: str, url: str, settings: Mapping[str, Any]
+) -> Iterator[Sequence[CloudFallback]]:
     from cloud_fallback.client.client import CloudFallback
 
     if chain is None:
@@ -86,7 +93,7 @@ def _opened(chain: str | None, outbox: str, url: str) -> Iterator[Sequence[Cloud
                 received="no such file",
                 expected="the outbox of a chain",
             )
-        with CloudFallback.from_url(url, settings={"outbox": outbox}) as single:
+        with CloudFallback.from_url(url, settings={**settings, "outbox": outbox}) as single:
             yield [single]
         return
     from edge_runtime.chain import load_chain
@@ -128,9 +135,17 @@ def _drain(fallbacks: Sequence[CloudFallback], taking: _Taking, wait_s: float) -
                     ErrorCode.CLOUD_UNAVAILABLE,
                     f"{waiting.total()} left in the outbox",
                     received=f"no answer for {wait_s:g} s{_why(fallbacks)}",
-                    fix="drain again when the endpoint answers; nothing is lost",
+                    fix=_advice(fallbacks) or "drain again when the endpoint answers; nothing is lost",
                 )
             time.sleep(_POLL_S)
+
+
+def _advice(fallbacks: Sequence[CloudFallback]) -> str:
+    """What to do, where an endpoint does not let in or is not trusted."""
+    from cloud_fallback.client.access_advice import access_advice, refusal
+
+    refusals = filter(None, map(refusal, fallbacks))
+    return next(filter(None, map(access_advice, refusals)), "")
 
 
 def _why(fallbacks: Sequence[CloudFallback]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, insort
 from collections import deque
 
 __all__ = ["RoundTrips"]
 
 _KEPT = 64
+# One more of so many changes little: then they are looked at once for as many that have come.
+_EVERY = 8
 # A first round trip has a connection to make, and a few are no quantile.
 _ENOUGH = 8
 _LOW, _HIGH = 0.2, 0.95
@@ -29,8 +30,9 @@ class RoundTrips:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: deque[float] = deque()
-        self._ordered: list[float] = []
+        self._last: deque[float] = deque(maxlen=_KEPT)
+        self._count = 0
+        self._has_faded = False
         self.expected_s: float | None = None
         self.slow_s: float | None = None
 
@@ -38,16 +40,17 @@ class RoundTrips:
         """Counts an answer, or one that did not come in so many seconds."""
         with self._lock:
             self._last.append(seconds)
-            insort(self._ordered, seconds)
-            if len(self._last) > _KEPT:
-                del self._ordered[bisect_left(self._ordered, self._last.popleft())]
-            count = len(self._ordered)
-            if count >= _ENOUGH:
-                self.expected_s = self._ordered[int(_LOW * count)]
-                self.slow_s = self._ordered[int(_HIGH * count)]
+            self._count += 1
+            is_due = self._count < _KEPT or self._has_faded or not self._count % _EVERY
+            if is_due and self._count >= _ENOUGH:
+                self._has_faded = False
+                ordered = sorted(self._last)
+                self.expected_s = ordered[int(_LOW * len(ordered))]
+                self.slow_s = ordered[int(_HIGH * len(ordered))]
 
     def fade(self) -> None:
         """Expects quicker answers, as a question was not asked for want of time."""
         with self._lock:
             if self.expected_s is not None:
                 self.expected_s *= _FADING
+                self._has_faded = True

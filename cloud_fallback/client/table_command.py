@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_runtime.access_flags import access_flags, access_settings
 from edge_runtime.console import emit, format_option, say
 from edge_runtime.errors import ErrorCode, HybridgeError
 
 if TYPE_CHECKING:
+    from cloud_fallback.client.client import CloudFallback
     from cloud_fallback.client.payload import Declared
     from edge_runtime.tensor_spec import Array
 
@@ -30,12 +32,15 @@ _PATIENCE_S = 60.0
     "and as the stage is given it, examples along the first axis.",
 )
 @click.option("--cloud", metavar="URL", required=True, help="Such as grpc://host:8001/digits-large.")
+@access_flags
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="The file with the answers.")
 @click.option("--min-count", type=click.IntRange(min=1), default=1, help="Leave out what comes less often.")
 @click.option("--top", type=click.IntRange(min=1), help="Ask about so many, the most frequent first.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @format_option
-def table(data: str, cloud: str, out: str, min_count: int, top: int | None, overwrite: bool) -> None:
+def table(
+    data: str, cloud: str, out: str, min_count: int, top: int | None, overwrite: bool, **access: Any
+) -> None:
     """Builds a table of answers computed beforehand, for the key `table` of a chain's fallback."""
     from cloud_fallback.client.answer_table import AnswerTable
     from cloud_fallback.client.client import CloudFallback
@@ -45,8 +50,10 @@ def table(data: str, cloud: str, out: str, min_count: int, top: int | None, over
 
     check_writable(out, overwrite=overwrite)
     arrays = read_arrays(data, name="")
-    with CloudFallback.from_url(cloud, deadline_s=_PATIENCE_S) as fallback:
-        rows = _rows(Path(data).name, arrays, fallback.declared())
+    with CloudFallback.from_url(
+        cloud, settings=access_settings(**access), deadline_s=_PATIENCE_S
+    ) as fallback:
+        rows = _rows(Path(data).name, arrays, _declared(fallback))
         counts = Counter(map(digest, rows))
         say(f"{len(rows):,} inputs, of which {len(counts):,} are distinct; asking {cloud}")
         made = AnswerTable.build(fallback, rows, limit=top, min_count=min_count, progress=_tenths)
@@ -80,6 +87,20 @@ def table(data: str, cloud: str, out: str, min_count: int, top: int | None, over
             f"which have {len(counts):,} distinct inputs"
         ),
     )
+
+
+def _declared(fallback: CloudFallback) -> Declared:
+    """What the model takes; says why where nobody is to be asked, or does not let in."""
+    from cloud_fallback.client.access_advice import access_advice, refusal
+
+    if (error := refusal(fallback)) is not None:
+        raise HybridgeError(
+            error.code,
+            error.what,
+            received=error.received,
+            fix=access_advice(error) or "start the endpoint, or check its address",
+        )
+    return fallback.declared()
 
 
 def _rows(name: str, arrays: dict[str, Array], declared: Declared) -> list[dict[str, Array]]:

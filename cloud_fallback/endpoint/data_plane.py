@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloud_fallback.endpoint.answered_requests import AnsweredRequests
-from cloud_fallback.endpoint.repository import ModelState, Repository
+from cloud_fallback.endpoint.repository import ModelState, ModelUse, Repository
 from cloud_fallback.endpoint.served.served_model import ServedModel, TimeLeft, no_limit
 from cloud_fallback.endpoint.served.turn import Turn, take_turn
 from cloud_fallback.endpoint.telemetry import Telemetry
 from edge_runtime.errors import ErrorCode, HybridgeError, Kind
 from edge_runtime.tensor_spec import Array, TensorSpec
 
-__all__ = ["DataPlane", "Inference", "InferenceRequest", "ModelDescription"]
+__all__ = ["BegunInference", "DataPlane", "Inference", "InferenceRequest", "ModelDescription"]
 
 _log = logging.getLogger(__name__)
 
@@ -112,13 +112,27 @@ class DataPlane:
                 answer = self._infer(request)
             request.resolved = answer.model, answer.version
             return answer
-        except HybridgeError as error:
-            if error.code.kind is Kind.INTERNAL:
-                _log.warning("model '%s' failed", request.model, exc_info=True)
-            raise
         except Exception as error:
-            _log.exception("model '%s' failed", request.model)
-            raise HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint") from error
+            told = _told(error, request)
+            if told is error:
+                raise
+            raise told from error
+
+    def begin(self, request: InferenceRequest) -> BegunInference | None:
+        """`infer` for a caller who does not wait; None for a request that holds a thread until it is answered.
+
+        Raises:
+            HybridgeError: `model-unknown`.
+        """
+        # Those that come twice wait for each other.
+        if request.idempotency_key:
+            return None
+        use = self._use(request)
+        model = use.__enter__()
+        if getattr(model, "begin", None) is None:
+            use.__exit__()
+            return None
+        return BegunInference(request, use, model)
 
     def describe(self, name: str, version: str = "") -> ModelDescription:
         """What a model takes and gives.
@@ -158,22 +172,69 @@ class DataPlane:
         self.repository.unload_model(name)
 
     def _infer(self, request: InferenceRequest) -> Inference:
-        with self.repository.use(
-            request.model, request.version, sticky_key=request.sticky_key or request.client
-        ) as model:
+        with self._use(request) as model:
             request.resolved = model.name, model.version
-            wanted = _wanted(request.outputs, model) if request.outputs else None
+            wanted = _wanted(request.outputs, model)
             try:
                 outputs = model.infer(request.inputs, time_left=request.time_left)
             finally:
                 request.turn = take_turn()
-            if wanted is None:
-                wanted = [spec.name for spec in model.outputs]
             return Inference(model.name, model.version, {name: outputs[name] for name in wanted})
+
+    def _use(self, request: InferenceRequest) -> ModelUse:
+        return self.repository.use(
+            request.model, request.version, sticky_key=request.sticky_key or request.client
+        )
+
+
+class BegunInference:
+    """A request whose model was found, and is kept until `run` has called back."""
+
+    __slots__ = ("_model", "_request", "_then", "_use", "_wanted")
+
+    def __init__(self, request: InferenceRequest, use: ModelUse, model: ServedModel):
+        self._request, self._use, self._model = request, use, model
+
+    def run(self, then: Callable[[Inference | HybridgeError], None]) -> None:
+        """Has the model run once, and returns.
+
+        Args:
+            then: Called once, on any thread, with the answer or what `DataPlane.infer` would raise.
+        """
+        request, model, self._then = self._request, self._model, then
+        request.resolved = model.name, model.version
+        try:
+            self._wanted = _wanted(request.outputs, model)
+            model.begin(request.inputs, request.time_left, self._ran)  # type: ignore[attr-defined]
+        except Exception as error:
+            self._ran(error, None)
+
+    def _ran(self, outcome: dict[str, Array] | BaseException, turn: Turn | None) -> None:
+        request, model = self._request, self._model
+        request.turn = turn
+        answer: Inference | HybridgeError
+        if isinstance(outcome, BaseException):
+            answer = _told(outcome, request)
+        else:
+            answer = Inference(model.name, model.version, {name: outcome[name] for name in self._wanted})
+        self._use.__exit__()
+        self._then(answer)
+
+
+def _told(error: BaseException, request: InferenceRequest) -> HybridgeError:
+    """What is said of an error."""
+    if isinstance(error, HybridgeError):
+        if error.code.kind is Kind.INTERNAL:
+            _log.warning("model '%s' failed", request.model, exc_info=error)
+        return error
+    _log.error("model '%s' failed", request.model, exc_info=error)
+    return HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint")
 
 
 def _wanted(asked: Sequence[str], model: ServedModel) -> Sequence[str]:
     names = [spec.name for spec in model.outputs]
+    if not asked:
+        return names
     if unknown := sorted(set(asked) - set(names)):
         raise HybridgeError(
             ErrorCode.OUTPUT_UNKNOWN,

@@ -21,7 +21,6 @@ from cloud_fallback.endpoint.rpc.servicer import InferenceServicer
 from cloud_fallback.endpoint.server_tls import ServerTls
 from cloud_fallback.endpoint.telemetry import Telemetry
 from cloud_fallback.open_inference import SERVICE_NAME, open_inference_pb2
-from cloud_fallback.open_inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 
 try:
@@ -100,7 +99,7 @@ class Endpoint:
             self.repository, telemetry=telemetry, is_accepting=lambda: not self._stopping.is_set()
         )
         servicer = InferenceServicer(self.data_plane, max_message_bytes=max_message_bytes)
-        add_GRPCInferenceServiceServicer_to_server(servicer, self.calls)
+        self.calls.add_inference(servicer)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.calls)
         _add_reflection(self.calls)
 

@@ -27,6 +27,8 @@ _ATTRIBUTES = ("name", "version", "platform", "inputs", "outputs", "infer")
 _SAVED_MODEL = "saved_model.pb"
 # What a model's folder in a repository may hold beside its versions.
 _SETTINGS = "model.toml"
+# Left out of folders like what is hidden: what file systems repaired, and what macOS puts into a zip.
+_NO_MODELS = ("lost+found", "__MACOSX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +55,59 @@ class ModelSource:
         return self.name or (self.path.stem if self.path is not None else "model")
 
     def state(self) -> object:
-        """What changes when the file does; None for what cannot change, or is not there."""
+        """What changes when it has to be loaded anew; None for what cannot change."""
         if self.path is None:
             return None
-        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
+        # A version's folder may hold more of its model: ONNX keeps large weights in a file beside it.
+        top = self.path if self.version is None or self.path.is_dir() else self.path.parent
         try:
-            stats = [file.stat() for file in files]
+            files = sorted(top.rglob("*")) if top.is_dir() else [top]
         except OSError:
-            return None
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+            # Folders go while they are read.
+            files = [top]
+        settings = self.settings
+        return (settings.instances, settings.num_threads, settings.batching, *map(_file_state, files))
 
 
 def find_models(argument: str) -> list[ModelSource]:
     """The models that one argument stands for.
 
     A path may be a file, a SavedModel, a folder of such, or a repository: a folder with a folder for each model, which
-    has a folder for each version with one file, and may have a `model.toml` (see `ModelSettings`).
+    has a folder for each version with one file, and may have a `model.toml` (see `ModelSettings`). What is hidden in a
+    folder is none of these.
 
     Raises:
-        HybridgeError: `usage` for a file of another kind, `file-not-found` for a folder without models,
-            `data-invalid` for settings that cannot be.
+        HybridgeError: `usage` for a file of another kind, `file-not-found` for a folder without models or one that
+            cannot be read, `data-invalid` for settings that cannot be.
     """
+    try:
+        found = _found(argument)
+        for source in found:
+            str(source.path).encode()
+    except UnicodeEncodeError as error:
+        # Neither the protocol nor the runtimes take it.
+        raise HybridgeError(
+            ErrorCode.USAGE, "model to serve", received=f"path {error.object!a}", expected="one in UTF-8"
+        ) from error
+    except OSError as error:
+        raise HybridgeError(
+            ErrorCode.FILE_NOT_FOUND,
+            f"path '{error.filename or argument}'",
+            received=error.strerror or str(error),
+            expected="files and folders that can be read",
+        ) from error
+    return found
+
+
+def _found(argument: str) -> list[ModelSource]:
     name, separator, path = argument.partition("=")
     # A path may have an equals sign of its own.
     given = name if separator and not Path(argument).exists() else None
     target = path if given is not None else argument
-    if given == "":
+    if "" in (given, target):
         raise _unknown(argument)
     if _FUNCTION.fullmatch(target) and not Path(target).exists():
-        return [ModelSource(partial(_made, target), None, given)]
+        return [ModelSource(_FromFunction(target), None, given)]
     folder = Path(target)
     if folder.is_dir() and not _is_model(folder):
         if given is not None:
@@ -94,32 +120,50 @@ def find_models(argument: str) -> list[ModelSource]:
 
 
 def _in_folder(folder: Path) -> list[ModelSource]:
+    listed = _listed(folder)
     found = [
-        ModelSource(make, file)
-        for file in sorted(folder.iterdir())
-        if _is_model(file) and (make := _maker(file)) is not None
+        ModelSource(make, file) for file in listed if _is_model(file) and (make := _maker(file)) is not None
     ]
-    for model in sorted(each for each in folder.iterdir() if each.is_dir() and not _is_model(each)):
+    for model in (each for each in listed if each.is_dir() and not _is_model(each)):
         found += _versions(model)
     if not found:
         raise HybridgeError(
             ErrorCode.FILE_NOT_FOUND,
             f"folder '{folder}'",
             received="no model in it",
-            expected="models, SavedModels, or folders name/version/ with one each",
+            expected="models, SavedModels, or folders name/version/ with one each, none of them hidden",
         )
     return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder shows.
+
+    Kubernetes mounts a ConfigMap's files as links into a hidden folder `..data`, which it replaces as a whole.
+    """
+    return sorted(
+        each for each in folder.iterdir() if not each.name.startswith(".") and each.name not in _NO_MODELS
+    )
+
+
+def _file_state(file: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        # It has gone meanwhile, or is a link to nothing.
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _versions(folder: Path) -> list[ModelSource]:
     """The versions in a model's folder that its settings choose."""
     settings = _read_settings(folder / _SETTINGS) if (folder / _SETTINGS).exists() else ModelSettings()
     found = {}
-    for version in sorted(each for each in folder.iterdir() if each.is_dir()):
+    for version in (each for each in _listed(folder) if each.is_dir()):
         if _is_model(version):
             found[version.name] = version
             continue
-        files = [file for file in sorted(version.iterdir()) if _is_model(file)]
+        files = [file for file in _listed(version) if _is_model(file)]
         if len(files) > 1:
             raise HybridgeError(
                 ErrorCode.USAGE,
@@ -189,22 +233,30 @@ FORMATS: Mapping[str, Callable[..., ServedModel]] = {
 }
 
 
-def _made(
-    source: str, *, name: str | None, instances: int, num_threads: int, **_batching: Any
-) -> ServedModel:
-    """What a function makes of the endpoint's settings; how it queues requests is its own."""
-    module, _, function = source.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), function)
-        model: ServedModel = make(name=name, instances=instances, num_threads=num_threads)
-    except HybridgeError:
-        raise
-    except Exception as error:
-        # Importing a module runs it, and that and the function may raise anything.
-        raise _no_model(source, f"{type(error).__name__}: {error}") from error
-    if lacking := [each for each in _ATTRIBUTES if not hasattr(model, each)]:
-        raise _no_model(source, f"a {type(model).__name__} without {', '.join(lacking)}")
-    return model
+@dataclass(frozen=True, slots=True)
+class _FromFunction:
+    """What a function makes of the endpoint's settings; how it queues requests is its own.
+
+    A class, as two of one target are equal: that is how a repository knows again what it has loaded.
+    """
+
+    target: str
+
+    def __call__(
+        self, *, name: str | None, instances: int, num_threads: int, **_batching: Any
+    ) -> ServedModel:
+        module, _, function = self.target.partition(":")
+        try:
+            make = getattr(importlib.import_module(module), function)
+            model: ServedModel = make(name=name, instances=instances, num_threads=num_threads)
+        except HybridgeError:
+            raise
+        except Exception as error:
+            # Importing a module runs it, and that and the function may raise anything.
+            raise _no_model(self.target, f"{type(error).__name__}: {error}") from error
+        if lacking := [each for each in _ATTRIBUTES if not hasattr(model, each)]:
+            raise _no_model(self.target, f"a {type(model).__name__} without {', '.join(lacking)}")
+        return model
 
 
 def _unknown(argument: str) -> HybridgeError:

@@ -18,7 +18,7 @@ from cloud_fallback.endpoint.traffic_split import TrafficSplit
 from cloud_fallback.endpoint.warm_up import warm_up
 from edge_runtime.errors import ErrorCode, HybridgeError
 
-__all__ = ["ModelState", "Repository", "State"]
+__all__ = ["ModelState", "ModelUse", "Repository", "State"]
 
 _log = logging.getLogger(__name__)
 
@@ -186,9 +186,9 @@ class Repository:
         """
         return self._find(name, version, sticky_key).model
 
-    def use(self, name: str, version: str = "", *, sticky_key: str = "") -> _Use:
+    def use(self, name: str, version: str = "", *, sticky_key: str = "") -> ModelUse:
         """`find`, for a model that is not closed before the block ends, whatever replaces it meanwhile."""
-        return _Use(self, name, version, sticky_key)
+        return ModelUse(self, name, version, sticky_key)
 
     def _taken(self, name: str, version: str, sticky_key: str) -> _Loaded:
         """A model that is not closed until `_let_go`."""
@@ -244,8 +244,8 @@ class Repository:
         return self._reload(None)
 
     def file_states(self) -> dict[object, object]:
-        """What changes when a file that is served does, or one is added to a folder or taken away."""
-        return {_identity(source): source.state() for source in self._sources()}
+        """What changes when a file that is served or a model's settings do, or one is added or taken away."""
+        return {_identity(source): (source.settings, source.state()) for source in self._sources()}
 
     def close(self) -> None:
         """Closes the models that hold more than memory, each when its last request under way is answered."""
@@ -294,16 +294,21 @@ class Repository:
             kept = [each for each in self._all() if each.source is None]
             fresh: list[_Loaded] = []
             failures: dict[tuple[str, str], HybridgeError] = {}
-            for source in self._sources():
+            sources = self._sources()
+            for source in sources:
                 old = current.get(_identity(source))
                 known = self._known.get(_identity(source), (source.title, source.version or ""))
                 if known[0] in self._unloaded:
                     continue
-                if name not in (None, known[0]) or (
-                    name is None and old is not None and source.state() == old.file_state
-                ):
+                if name not in (None, known[0]):
                     kept += [old] if old is not None else []
                     continue
+                if old is not None:
+                    # A split changes without the model.
+                    old.source = source
+                    if name is None and source.state() == old.file_state:
+                        kept.append(old)
+                        continue
                 try:
                     fresh.append(_load(source, self._options))
                 except HybridgeError as error:
@@ -318,6 +323,12 @@ class Repository:
                 raise
             gone = [each for each in self._all() if each not in kept]
             self._serving = serving
+            there = {_identity(source) for source in sources}
+            self._known = {
+                identity: known
+                for identity, known in self._known.items()
+                if identity in there or known[0] in self._unloaded
+            }
             self._remember(fresh)
             self._failures = {
                 known: error.message for known, error in failures.items()
@@ -403,7 +414,7 @@ def _identity(source: ModelSource | None) -> object:
     return None if source is None else (source.path or source.make, source.name)
 
 
-class _Use:
+class ModelUse:
     """A model while a block runs; a class, as a generator takes twice as long and each request passes here."""
 
     __slots__ = ("_asked", "_loaded", "_repository")

@@ -51,12 +51,16 @@ class RepositoryWatch:
         self.stop()
 
     def _watch(self) -> None:
+        said = ""
         while not self._stop.wait(self._interval_s):
             try:
                 self._look()
-            except (HybridgeError, OSError) as error:
+                said = ""
+            except HybridgeError as error:
                 # A folder that is being moved is not there for a moment; the models that are loaded go on.
-                _log.warning("models were not looked for: %s", error)
+                if said != error.message:
+                    said = error.message
+                    _log.warning("what changed was not loaded: %s", said)
 
     def _look(self) -> None:
         states = self._repository.file_states()

@@ -143,6 +143,9 @@ def serve(
     from cloud_fallback.endpoint.repository_watch import RepositoryWatch
     from cloud_fallback.endpoint.served import Batching
 
+    stop, reload = threading.Event(), threading.Event()
+    # One that comes while models are loaded has them loaded again; until then the others end it.
+    _set_by(reload, signal.SIGHUP)
     secured = Security.of(**security)
     outlets = Outlets.of(
         rest_port=rest_port, metrics_port=metrics_port, log_requests=log_requests, log_one_in=log_one_in
@@ -165,7 +168,7 @@ def serve(
         tokens_in_clear=secured.tokens_in_clear,
         telemetry=outlets.telemetry,
     )
-    stop, reload = _events_of_signals()
+    _set_by(stop, signal.SIGINT, signal.SIGTERM)
     with RepositoryWatch(repository) if watch else nullcontext():
         # Before the endpoint, whose readiness speaks for all of them.
         with outlets.open(
@@ -179,24 +182,22 @@ def serve(
                     break
                 if reload.is_set():
                     reload.clear()
-                    _reload(repository)
+                    # A stop does not wait for models, but the process does.
+                    threading.Thread(target=_reload, args=(repository,), name="endpoint-reload").start()
             # A second signal ends it at once.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             say("stopping: calls under way may finish")
+        # While the watch may still be loading.
         endpoint.stop(grace_s)
 
 
-def _events_of_signals() -> tuple[threading.Event, threading.Event]:
-    stop, reload = threading.Event(), threading.Event()
-    events = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: reload}
+def _set_by(event: threading.Event, *signals: signal.Signals) -> None:
+    def note(_number: int, _frame: FrameType | None) -> None:
+        event.set()
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        events[signal.Signals(number)].set()
-
-    for number in events:
-        signal.signal(number, note)
-    return stop, reload
+    for each in signals:
+        signal.signal(each, note)
 
 
 def _reload(repository: Repository) -> None:

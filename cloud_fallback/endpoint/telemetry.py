@@ -110,6 +110,8 @@ class TelemetryFigures:
 class RequestRecord:
     """One request, from its arrival to its answer; `with` counts it when it ends, and as which error it does.
 
+    Where it ends on another thread, `begin` and `end` do.
+
     Attributes:
         client: Who asks, as the endpoint knows them.
         model: Name and version of what is asked for, as far as they are known before `request` is.
@@ -170,12 +172,20 @@ class RequestRecord:
         self._start = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._telemetry.began(self.transport)
+        self.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end(error)
+
+    def begin(self) -> None:
+        """Counts it as under way."""
+        self._telemetry.began(self.transport)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Counts it as answered, or as this error."""
         self.seconds = time.perf_counter() - self._start
         code: str = OK
         if error is not None:

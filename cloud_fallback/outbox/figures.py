@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_runtime.metrics import Measure
 
 __all__ = ["OutboxFigures"]
+
+
+_COUNTS = {
+    "puts": "Requests that were stored.",
+    "refused": "Requests that did not fit.",
+    "sent": "Attempts to send that came to an end.",
+    "retries": "Attempts that failed in passing.",
+    "answered": "Requests that were answered.",
+    "failed": "Requests that were refused for good.",
+    "acknowledged": "Answers and refusals that were taken.",
+}
+_GAUGES = {
+    "depth": "Requests that wait or are being sent.",
+    "in_flight": "Requests that are being sent.",
+    "unacknowledged": "Answers and refusals that nobody has taken yet.",
+    "bytes": "Size of what it holds.",
+    "disk_bytes": "What its file takes.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +71,23 @@ class OutboxFigures:
     dropped: Mapping[str, int]
     deliveries: int
     acknowledged: int
+
+    @property
+    def left(self) -> int:
+        """Requests that are not done with: they wait, or no callback has taken what became of them."""
+        return self.depth + self.unacknowledged
+
+    def measures(self) -> Iterator[Measure]:
+        """The same for who shows it."""
+        # An outbox by itself does without what this loads.
+        from edge_runtime.metrics import Measure
+
+        for name, text in _COUNTS.items():
+            yield Measure(f"outbox_{name}", text, getattr(self, name))
+        for why, count in self.dropped.items():
+            yield Measure("outbox_dropped", "Requests that were given up, by why.", count, {"reason": why})
+        for name, text in _GAUGES.items():
+            yield Measure(f"outbox_{name}", text, getattr(self, name), is_count=False)
+        yield Measure(
+            "outbox_oldest_age_seconds", "How long the oldest has waited.", self.oldest_age_s, is_count=False
+        )

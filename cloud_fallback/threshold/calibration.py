@@ -13,6 +13,7 @@ from edge_runtime.tensor_spec import Array
 __all__ = ["calibrate"]
 
 _LOWEST, _HIGHEST = 0.02, 50.0
+_TRIED = 25
 _GOLDEN = (math.sqrt(5) - 1) / 2
 # A mistake counts as one of a million to one at most: a quantised softmax has zeros, whose logarithm says nothing.
 _LEAST = 1e-6
@@ -22,7 +23,9 @@ def calibrate(outputs: Array, labels: Array, *, activation: str = "none") -> flo
     """The temperature at which the true classes are likeliest.
 
     Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017): the mean negative
-    log-likelihood has one minimum over the inverse of the temperature, which a golden-section search finds.
+    log-likelihood has one minimum over the inverse of the temperature, which a golden-section search finds. As no
+    mistake counts for more than one of a million to one, low temperatures may have a minimum of their own: the search
+    is around the best of a few.
 
     Args:
         outputs: Scores of shape (examples, classes).
@@ -51,11 +54,13 @@ def calibrate(outputs: Array, labels: Array, *, activation: str = "none") -> flo
         likely = probabilities(outputs, activation=activation, temperature=math.exp(logarithm))[rows, labels]
         return -float(np.log(np.maximum(likely, _LEAST), dtype=np.float64).mean())
 
-    low, high = math.log(_LOWEST), math.log(_HIGHEST)
+    # Equal losses are those of examples that no low temperature tells apart: the lower end is where they are.
+    tried = np.linspace(math.log(_LOWEST), math.log(_HIGHEST), _TRIED)
+    best = int(np.argmin([loss(each) for each in tried]))
+    low, high = float(tried[max(best - 1, 0)]), float(tried[min(best + 1, _TRIED - 1)])
     inner, outer = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     inner_loss, outer_loss = loss(inner), loss(outer)
     while high - low > 1e-5:
-        # Equal losses are those of examples that no low temperature tells apart: the lower end is where they are.
         if inner_loss <= outer_loss:
             high, outer, outer_loss = outer, inner, inner_loss
             inner = high - _GOLDEN * (high - low)

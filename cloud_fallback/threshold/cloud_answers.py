@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
+from cloud_fallback.client.access_advice import access_advice
 from cloud_fallback.client.client import CloudFallback
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array
@@ -20,7 +22,12 @@ _PATIENCE_S = 60.0
 
 
 def ask_cloud(
-    url: str, items: Sequence[Mapping[str, Array]], *, output: str, progress: Callable[[int], None]
+    url: str,
+    items: Sequence[Mapping[str, Array]],
+    *,
+    settings: Mapping[str, Any],
+    output: str,
+    progress: Callable[[int], None],
 ) -> Array:
     """The class that the cloud answers to each example.
 
@@ -30,6 +37,7 @@ def ask_cloud(
     Args:
         url: Such as ``grpc://cloud.example:8001/digits-large``.
         items: The inputs of each example.
+        settings: By what the endpoint lets in, and others of `CloudFallback.from_url`.
         output: Name of the output with the scores, where the model has several.
         progress: Takes how many are done, from time to time.
 
@@ -40,7 +48,7 @@ def ask_cloud(
         HybridgeError: What `CloudFallback.infer` raises, with the example; `cloud-refused` for scores that are none.
     """
     classes = np.empty(len(items), np.int64)
-    with CloudFallback.from_url(url) as fallback:
+    with CloudFallback.from_url(url, settings=settings) as fallback:
 
         def ask(index: int) -> int:
             try:
@@ -52,6 +60,7 @@ def ask_cloud(
                     received=error.received,
                     expected=error.expected,
                     fix=error.fix
+                    or access_advice(error)
                     or "fit again when it answers, or give its answers with --cloud-predictions",
                 ) from error
 

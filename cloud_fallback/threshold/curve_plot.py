@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
+from cloud_fallback.plot import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    ORANGE,
+    TEXT,
+    mark,
+    new_figure,
+    percent,
+    render,
+    require_plots,
+)
 from cloud_fallback.threshold.examples import JointPoint
 from cloud_fallback.threshold.fit import Fit, Promise
 from cloud_fallback.threshold.tradeoff import Line, Tradeoff
-from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 
-__all__ = ["PLOT_TYPES", "draw_curve", "require_plots"]
-
-PLOT_TYPES = (".png", ".svg", ".pdf")
-
-# The colours of the conversion's reports.
-_INK, _SOFT, _LINE = "#0f172a", "#475569", "#dbe2ea"
-_BLUE, _ORANGE, _GREEN, _GREY = "#2563eb", "#ea580c", "#15803d", "#94a3b8"
-_TEXT = 9
-
-
-def require_plots(path: str) -> None:
-    """Says at once, rather than after the work, that there will be no picture.
-
-    Raises:
-        HybridgeError: `usage` for a name of another type, `extra-missing` without matplotlib.
-    """
-    if Path(path).suffix.lower() not in PLOT_TYPES:
-        raise HybridgeError(
-            ErrorCode.USAGE,
-            f"plot '{path}'",
-            received=f"'{Path(path).suffix}'",
-            expected=f"a name that ends in {', '.join(PLOT_TYPES)}",
-        )
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra("plot", "matplotlib") from error
+__all__ = ["draw_curve", "require_plots"]
 
 
 def draw_curve(tradeoff: Tradeoff, fit: Fit, *, suffix: str) -> bytes:
@@ -46,69 +31,44 @@ def draw_curve(tradeoff: Tradeoff, fit: Fit, *, suffix: str) -> bytes:
     Args:
         tradeoff: The curve and the lines beside it.
         fit: The point that was chosen, or of which most can be promised.
-        suffix: Type of the file, one of `PLOT_TYPES`; the same curve gives the same bytes.
+        suffix: Type of the file, one that `require_plots` takes; the same curve gives the same bytes.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # The object interface: pyplot would look for a display and keep every figure.
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _style(axes)
-    _lines(axes, tradeoff)
-    _promise(axes, fit)
-    _limits(axes, tradeoff, fit)
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=_TEXT, labelcolor=_SOFT)
-    buffer = io.BytesIO()
-    kind = suffix.lower().removeprefix(".")
-    dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    # Identifiers that are the same every time.
-    with rc_context({"svg.hashsalt": "hybridge"}):
-        figure.savefig(buffer, format=kind, dpi=130, metadata=dateless.get(kind))
-    return buffer.getvalue()
-
-
-def _style(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(colors=_SOFT, labelsize=_TEXT)
-    axes.grid(color=_LINE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    figure, (axes,) = new_figure()
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:.6g}%"))
-        axis.label.set_color(_SOFT)
+        percent(axis)
     axes.set_xlabel("share offloaded")
     axes.set_ylabel("accuracy of device and cloud together")
+    _lines(axes, tradeoff)
+    _promise(axes, fit)
+    _caption(axes, tradeoff, fit)
+    _limits(axes, tradeoff, fit)
+    return render(figure, suffix)
 
 
 def _lines(axes: Any, tradeoff: Tradeoff) -> None:
-    axes.plot(*_columns(tradeoff.oracle), color=_GREEN, linewidth=1.2, linestyle="--", label="oracle")
+    axes.plot(*_columns(tradeoff.oracle), color=GREEN, linewidth=1.2, linestyle="--", label="oracle")
     shown = tradeoff.points
     name = "thresholds" if len(shown[0].thresholds) == 1 else "best thresholds of all tiers"
     axes.plot(
         [point.offloaded for point in shown],
         [point.accuracy for point in shown],
-        color=_BLUE,
+        color=BLUE,
         linewidth=2,
         label=f"{name}, {tradeoff.captured:.0%} of the area between",
     )
-    axes.plot(*_columns(tradeoff.random), color=_GREY, linewidth=1.2, linestyle="--", label="random")
+    axes.plot(*_columns(tradeoff.random), color=GREY, linewidth=1.2, linestyle="--", label="random")
 
 
 def _promise(axes: Any, fit: Fit) -> None:
     """The limit that was asked for, the point, and the exact bound as a whisker from it."""
-    point, color = fit.point, _BLUE if fit.promised else _ORANGE
+    point, color = fit.point, BLUE if fit.promised else ORANGE
     accuracy = fit.goal.promise is Promise.ACCURACY
     line = axes.axhline if accuracy else axes.axvline
-    line(fit.goal.limit, color=_ORANGE, linewidth=1, linestyle=":", label="asked for")
+    line(fit.goal.limit, color=ORANGE, linewidth=1, linestyle=":", label="asked for")
     end = (point.offloaded, fit.bound) if accuracy else (fit.bound, point.accuracy)
     axes.plot(
         *_columns(((point.offloaded, point.accuracy), end)),
-        color=_INK,
+        color=INK,
         linewidth=1.4,
         marker="_" if accuracy else "|",
         markevery=[1],
@@ -116,26 +76,29 @@ def _promise(axes: Any, fit: Fit) -> None:
         zorder=4,
         clip_on=False,
     )
-    axes.plot(
-        point.offloaded, point.accuracy, "o", ms=8, mfc=color, mec="white", mew=1.5, zorder=5, clip_on=False
-    )
-    beside = 14 if point.offloaded < 0.55 else -14
-    axes.annotate(
-        _caption(point, fit),
-        (point.offloaded, point.accuracy),
-        (beside, -14),
-        textcoords="offset points",
-        ha="left" if beside > 0 else "right",
-        va="top",
-        fontsize=_TEXT,
-        color=_INK,
+    mark(axes, point.offloaded, point.accuracy, color=color)
+
+
+def _caption(axes: Any, tradeoff: Tradeoff, fit: Fit) -> None:
+    """Figures of the point, in the lower corner that the lines leave free."""
+    (_, alone), (_, cloud) = tradeoff.random
+    is_right = cloud >= alone
+    axes.text(
+        0.975 if is_right else 0.025,
+        0.05,
+        _figures(fit.point, fit),
+        transform=axes.transAxes,
+        ha="right" if is_right else "left",
+        va="bottom",
+        fontsize=TEXT,
+        color=INK,
         linespacing=1.4,
-        bbox={"boxstyle": "round,pad=0.35", "fc": "white", "ec": _LINE, "alpha": 0.92},
+        bbox={"boxstyle": "round,pad=0.35", "fc": "white", "ec": LINE, "alpha": 0.92},
         zorder=6,
     )
 
 
-def _caption(point: JointPoint, fit: Fit) -> str:
+def _figures(point: JointPoint, fit: Fit) -> str:
     # What was asked for is the promise; where it cannot be given, the bound is.
     limit = fit.goal.limit if fit.promised else fit.bound
     accuracy = fit.goal.promise is Promise.ACCURACY

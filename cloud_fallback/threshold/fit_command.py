@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_runtime.access_flags import access_flags, access_settings
 from edge_runtime.console import emit, format_option, say, table, usage_error
 from edge_runtime.errors import HybridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cloud_fallback.threshold.device_tier import DeviceTier
     from cloud_fallback.threshold.fit import Fit
@@ -35,6 +36,7 @@ __all__ = ["fit"]
     "--data", type=click.Path(), required=True, help="An .npz with an array for each input, and 'label'."
 )
 @click.option("--cloud", metavar="URL", help="The cloud to ask, such as grpc://host:8001/digits-large.")
+@access_flags
 @click.option(
     "--cloud-predictions",
     type=click.Path(),
@@ -79,6 +81,7 @@ def fit(
     out: str,
     plot: str | None,
     overwrite: bool,
+    **access: Any,
 ) -> None:
     """Fits the thresholds of one or more models on the device, with a promise of what they reach.
 
@@ -92,13 +95,16 @@ def fit(
 
     if (cloud is None) == (cloud_predictions is None):
         raise usage_error("give either --cloud, to ask it, or --cloud-predictions, with what it answers")
+    settings = access_settings(**access)
+    if settings and cloud is None:
+        raise usage_error("--tls-* and --token-* are for --cloud")
     Goal.check(target_accuracy=target_accuracy, max_offload=max_offload, confidence=confidence)
     targets = _targets(bundle, Path(out), plot, overwrite=overwrite)
     tiers = [DeviceTier(path) for path in bundle]
     labelled = read_labelled(data, _takes(tiers))
     for note in labelled.notes:
         say(note)
-    classes = _cloud_classes(cloud, cloud_predictions, labelled, tiers[-1].spec.output)
+    classes = _cloud_classes(cloud, settings, cloud_predictions, labelled, tiers[-1].spec.output)
     record = FitRecord.make(
         tiers,
         labelled,
@@ -157,7 +163,13 @@ def _takes(tiers: Sequence[DeviceTier]) -> dict[str, TensorType]:
     return first
 
 
-def _cloud_classes(url: str | None, predictions: str | None, labelled: LabelledData, output: str) -> Array:
+def _cloud_classes(
+    url: str | None,
+    settings: Mapping[str, Any],
+    predictions: str | None,
+    labelled: LabelledData,
+    output: str,
+) -> Array:
     if url is None:
         from cloud_fallback.threshold.labelled_data import read_predictions
 
@@ -165,7 +177,13 @@ def _cloud_classes(url: str | None, predictions: str | None, labelled: LabelledD
     from cloud_fallback.threshold.cloud_answers import ask_cloud
 
     say(f"asking {url} for {len(labelled):,} examples")
-    return ask_cloud(url, list(labelled.items()), output=output, progress=_tenths(len(labelled)))
+    return ask_cloud(
+        url,
+        list(labelled.items()),
+        settings=settings,
+        output=output,
+        progress=_tenths(len(labelled)),
+    )
 
 
 def _tenths(count: int) -> Callable[[int], None]:

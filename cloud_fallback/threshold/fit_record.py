@@ -189,10 +189,12 @@ class FitRecord:
             CurvePoint(point.thresholds[index], point.accuracy, point.offloaded)
             for point in self.tradeoff.points
         ]
-        # The chosen point is kept whatever else is thinned out.
+        # The chosen point is kept whatever else is thinned out, and alone stands for its threshold: of several tiers,
+        # others may have the same threshold of this one.
         own = CurvePoint(chosen.thresholds[index], chosen.accuracy, chosen.offloaded)
         curve = sorted(
-            {*thin(points, _CURVE_POINTS), own}, key=lambda point: (point.offloaded, point.accuracy)
+            {own, *(point for point in thin(points, _CURVE_POINTS) if point.threshold != own.threshold)},
+            key=lambda point: (point.offloaded, point.accuracy),
         )
         return msgspec.structs.replace(
             self.tiers[index].spec,

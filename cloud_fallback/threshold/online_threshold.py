@@ -13,6 +13,11 @@ is followed, not one drawn by weights, and confidences are counted in bins: whet
 does not depend on whether it is right, so the share of disagreements among those that were asked stands for the
 whole bin, with no weight of 1 over the chance of being asked, and so with far less noise.
 
+Late answers. For the same reason an answer may teach whenever it comes: nothing of the moment of asking is needed but
+the confidence. It counts as one of now. Answers must not be missing because of what they would have said: a network
+that is worse where the device is wrong more often leaves a threshold that asks too little, so what was deferred is to
+be learned from when it is answered.
+
 Drift. Traffic and answers are forgotten, as in discounted UCB (Garivier and Moulines, "On Upper-Confidence Bound
 Policies for Switching Bandit Problems", ALT 2011), and a bin remembers no more than a hundred answers, so that one
 that is asked often follows a change at once. What is forgotten gives way to an expectation that counts as much as a

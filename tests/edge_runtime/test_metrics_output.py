@@ -7,8 +7,9 @@ import urllib.request
 import numpy as np
 import pytest
 
-from edge_runtime import Chain, ErrorCode, HybridgeError, Stage
+from edge_runtime import Answer, Chain, ErrorCode, HybridgeError, Query, Reason, Stage
 from edge_runtime.live_view import LiveView, metrics_text
+from edge_runtime.metrics import Measure
 from edge_runtime.prometheus import prometheus_text, serve_metrics
 
 pytest.importorskip("prometheus_client", reason="needs the 'metrics' extra")
@@ -61,6 +62,47 @@ def test_metrics_are_served_over_http_and_a_taken_port_is_one_clear_error(used_c
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Echo:
+    """A fallback that counts, unless its figures fail."""
+
+    def __init__(self, *measures: Measure):
+        self._measures = measures
+
+    def resolve(self, query: Query) -> Answer:  # noqa: ARG002
+        return Answer.keep(Reason.CONFIDENT)
+
+    def close(self) -> None:
+        pass
+
+    def figures(self) -> _Echo:
+        return self
+
+    def measures(self) -> tuple[Measure, ...]:
+        if not self._measures:
+            raise OSError("the disk is gone")
+        return self._measures
+
+
+def test_what_fallbacks_count_is_on_the_page_of_their_chain_and_one_that_fails_takes_nothing_else_away(
+    used_chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    coins, lit = (
+        Measure("echo_coins", "Coins.", 3, {"kind": "gold"}),
+        Measure("echo_lit", "Lamp.", 1, is_count=False),
+    )
+    used_chain.metrics.stage_asks("double", _Echo(coins, lit))
+    used_chain.metrics.stage_asks("flat", _Echo(coins))
+    used_chain.metrics.stage_asks("broken", _Echo())
+    text = prometheus_text([used_chain.metrics])
+    samples = _samples(text)
+    assert samples['hybridge_echo_coins_total{chain="doubling",kind="gold",stage="double"}'] == 3
+    assert samples['hybridge_echo_coins_total{chain="doubling",kind="gold",stage="flat"}'] == 3
+    assert samples['hybridge_echo_lit{chain="doubling",stage="double"}'] == 1
+    assert samples['hybridge_chain_runs_total{chain="doubling"}'] == 3
+    assert text.count("# TYPE hybridge_echo_coins_total counter") == 1
+    assert "fallback of stage 'broken'" in caplog.text
 
 
 def test_the_text_for_a_person_has_a_row_for_each_stage(used_chain: Chain) -> None:

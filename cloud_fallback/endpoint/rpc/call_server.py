@@ -24,11 +24,15 @@ from cloud_fallback.endpoint.rpc.connection_settings import connection_options
 from cloud_fallback.endpoint.rpc.ended_calls import EndedCalls
 from cloud_fallback.endpoint.rpc.memory_limit import memory_limit
 from cloud_fallback.endpoint.rpc.open_streams import MAX_STREAM_THREADS, OpenStreams
-from cloud_fallback.endpoint.rpc.request_reader import RequestReader, not_a_message
+from cloud_fallback.endpoint.rpc.request_reader import InferRequest, RequestReader, not_a_message
+from cloud_fallback.endpoint.rpc.servicer import InferenceServicer
 from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall, UnaryCalls
 from cloud_fallback.endpoint.rpc.unsent_answers import UnsentAnswers
 from cloud_fallback.endpoint.token_file import Scope
 from cloud_fallback.open_inference import SERVICE_NAME
+from cloud_fallback.open_inference.open_inference_pb2_grpc import (
+    add_GRPCInferenceServiceServicer_to_server,
+)
 from cloud_fallback.open_inference.statuses import abort
 from edge_runtime.errors import ErrorCode, HybridgeError
 
@@ -40,6 +44,8 @@ _MAX_OTHER_BYTES = 64 * 2**10
 # Of the memory that there is, what messages may take of which a part has come, all of them as large as may be; but not
 # fewer than that.
 _COMING_SHARE, _MIN_COMING = 0.25, 16
+# What of a message that is read on the thread that polls may have to be copied there.
+_MAX_BRIEF_BYTES = 4 * 2**20
 # Calls beside inference.
 _MAX_ASIDE, _COMING_ASIDE, _ASIDE_HURRY_S = 128, 8, 0.25
 # Messages of the largest size that are held at once, of those that have come, and of answers that nobody has taken.
@@ -127,6 +133,11 @@ class CallServer:
         self._threads = CallThreads(workers, "endpoint")
         self._unary = UnaryCalls(self.server, self._threads, look=self._end_stalled)
 
+    def add_inference(self, servicer: InferenceServicer) -> None:
+        """Adds the service of the Open Inference Protocol."""
+        self._begin_infer = servicer.begin_infer
+        add_GRPCInferenceServiceServicer_to_server(servicer, self)
+
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Nothing, as each service is also added by `add_registered_method_handlers`."""
 
@@ -142,10 +153,14 @@ class CallServer:
                 streams[name] = self._streams.guarded(rule, handler)
             else:
                 bounds = self._bounds_aside if rule.scope is None else self._bounds
-                read = (
-                    RequestReader().read if method == _INFER else partial(_read, handler.request_deserializer)
-                )
-                self._unary.add(method, _GuardedMethod(self._gate, rule, handler, bounds, read))
+                if method == _INFER:
+                    guarded: _GuardedMethod = _GuardedInfer(
+                        self._gate, rule, handler, bounds, self._begin_infer
+                    )
+                else:
+                    read = partial(_read, handler.request_deserializer)
+                    guarded = _GuardedMethod(self._gate, rule, handler, bounds, read)
+                self._unary.add(method, guarded)
         self.server.add_registered_method_handlers(service, streams)
 
     def start(self) -> None:
@@ -236,6 +251,9 @@ class _GuardedMethod:
         self._bounds.room.hold(call.received_bytes)
         call.held_bytes = call.received_bytes
 
+    def begin(self, content: bytes, call: UnaryCall, *, is_brief: bool) -> bool:  # noqa: ARG002 - as the protocol has it
+        return False
+
     def answer(self, content: bytes, call: UnaryCall) -> bytes:
         request = self._read(content)
         self._gate.check_model(self._rule, request, call.client)
@@ -251,6 +269,32 @@ class _GuardedMethod:
 
     def ended(self, call: UnaryCall) -> None:
         self._bounds.unsent.remove(call)
+
+
+class _GuardedInfer(_GuardedMethod):
+    """Inference, whose requests are mostly alike, and answered by the threads of models."""
+
+    def __init__(
+        self,
+        gate: _Gate,
+        rule: _Rule,
+        handler: Any,
+        bounds: _Bounds,
+        begin: Callable[[InferRequest, UnaryCall], bool],
+    ):
+        reader = RequestReader()
+        super().__init__(gate, rule, handler, bounds, reader.read)
+        self._read_known, self._begin = reader.read_known, begin
+
+    def begin(self, content: bytes, call: UnaryCall, *, is_brief: bool) -> bool:
+        if is_brief:
+            request = self._read_known(content) if len(content) <= _MAX_BRIEF_BYTES else None
+            if request is None:
+                return False
+        else:
+            request = self._read(content)
+        self._gate.check_model(self._rule, request, call.client)
+        return self._begin(request, call)
 
 
 class _Streams:

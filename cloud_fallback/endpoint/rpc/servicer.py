@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cloud_fallback.endpoint.data_plane import DataPlane, InferenceRequest
+from cloud_fallback.endpoint.data_plane import DataPlane, Inference, InferenceRequest
 from cloud_fallback.endpoint.rpc.request_reader import InferRequest
 from cloud_fallback.endpoint.rpc.unary_calls import UnaryCall
 from cloud_fallback.endpoint.served.served_model import sooner
@@ -79,28 +79,52 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
     # Of messages that are read and written here rather than by the parser.
     def ModelInfer(self, request: InferRequest, context: UnaryCall) -> bytes:  # type: ignore[override]  # noqa: D102, N802
-        with self._data_plane.telemetry.record(Transport.GRPC, context.peer) as record:
-            record.client = context.client
-            record.model = request.model_name, request.model_version
-            record.bytes_in = context.received_bytes
-            response = self._answer(request, context, record)
-            record.bytes_out = len(response)
-            return response
+        with self._record(request, context) as record:
+            record.request = _asked(request, context)
+            return self._response(self._data_plane.infer(record.request), request, record)
 
-    def _answer(self, request: InferRequest, context: UnaryCall, record: RequestRecord) -> bytes:
-        metadata = dict(context.invocation_metadata())
-        record.request = InferenceRequest(
-            request.model_name,
-            request.model_version,
-            request.inputs,
-            request.outputs,
-            request.id,
-            context.time_left if request.timeout_s is None else sooner(context.time_left, request.timeout_s),
-            context.client,
-            metadata.get(_STICKY_KEY, ""),
-            metadata.get(_IDEMPOTENCY_KEY, ""),
-        )
-        answer = self._data_plane.infer(record.request)
+    def begin_infer(self, request: InferRequest, call: UnaryCall) -> bool:
+        """Has a request answered on a thread of its model, and returns; False if it needs one of its own.
+
+        Raises:
+            HybridgeError: `model-unknown`.
+        """
+        # A client hears of its own deadline by itself, and of one that it only mentions from here, in time.
+        if request.timeout_s is not None:
+            return False
+        record = self._record(request, call)
+        record.request = _asked(request, call)
+        inference = self._data_plane.begin(record.request)
+        if inference is None:
+            return False
+
+        def then(answer: Inference | HybridgeError) -> None:
+            try:
+                if isinstance(answer, HybridgeError):
+                    raise answer
+                response = self._response(answer, request, record)
+            except HybridgeError as error:
+                record.end(error)
+                call.refuse(error)
+            except Exception as error:
+                record.end(error)
+                call.fail()
+            else:
+                record.end()
+                call.finish(response)
+
+        record.begin()
+        inference.run(then)
+        return True
+
+    def _record(self, request: InferRequest, call: UnaryCall) -> RequestRecord:
+        record = self._data_plane.telemetry.record(Transport.GRPC, call.peer)
+        record.client = call.client
+        record.model = request.model_name, request.model_version
+        record.bytes_in = call.received_bytes
+        return record
+
+    def _response(self, answer: Inference, request: InferRequest, record: RequestRecord) -> bytes:
         response = serialize_response(
             answer.model, answer.outputs, version=answer.version, request_id=request.id
         )
@@ -112,6 +136,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
                 expected=f"at most {self._max_message_bytes}",
                 fix="ask for fewer outputs, or raise the endpoint's --max-message-mb",
             )
+        record.bytes_out = len(response)
         return response
 
     def RepositoryIndex(self, request: RepositoryIndexRequest, context: Any) -> RepositoryIndexResponse:  # noqa: ARG002, D102, N802
@@ -140,6 +165,21 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     ) -> RepositoryModelUnloadResponse:
         self._data_plane.unload(request.model_name)
         return RepositoryModelUnloadResponse()
+
+
+def _asked(request: InferRequest, call: UnaryCall) -> InferenceRequest:
+    metadata = dict(call.invocation_metadata())
+    return InferenceRequest(
+        request.model_name,
+        request.model_version,
+        request.inputs,
+        request.outputs,
+        request.id,
+        call.time_left if request.timeout_s is None else sooner(call.time_left, request.timeout_s),
+        call.client,
+        metadata.get(_STICKY_KEY, ""),
+        metadata.get(_IDEMPOTENCY_KEY, ""),
+    )
 
 
 def _metadata(specs: Sequence[TensorSpec]) -> list[ModelMetadataResponse.TensorMetadata]:

@@ -66,6 +66,22 @@ class UnaryHandler(Protocol):
             HybridgeError: For one that is not to be answered.
         """
 
+    def begin(self, content: bytes, call: UnaryCall, *, is_brief: bool) -> bool:
+        """Has a serialised message answered without a thread that waits, by `UnaryCall.finish` or `refuse`, if it can.
+
+        Args:
+            content: The message.
+            call: Its call.
+            is_brief: Whether it is asked on the thread that polls, where reading it must take no more than
+                microseconds; else it is on one of the threads.
+
+        Returns:
+            False for a message that `answer` has to answer.
+
+        Raises:
+            HybridgeError: For one that is not answered.
+        """
+
     def answer(self, content: bytes, call: UnaryCall) -> bytes:
         """The serialised answer of a serialised message; on one of the threads.
 
@@ -183,9 +199,9 @@ class UnaryCall:
         try:
             self._handler.admit(self)
         except HybridgeError as error:
-            self._refuse(error)
+            self.refuse(error)
         except Exception:
-            self._fail()
+            self.fail()
 
     def receive(self) -> None:
         """Asks for its message."""
@@ -211,7 +227,7 @@ class UnaryCall:
         self._is_gone = event.batch_operations[0].cancelled()
         if self._is_waiting:
             self._is_waiting = False
-            self._refuse(_no_message())
+            self.refuse(_no_message())
 
     def _on_message(self, event: Any) -> None:
         content = event.batch_operations[0].message()
@@ -221,19 +237,30 @@ class UnaryCall:
             # Its client has left, or it was larger than may be, or there was none.
             if content is None:
                 raise _no_message()
+            if self._handler.is_quick:
+                self.answer(content)
+            elif self._calls.answers_itself():
+                self._calls.answer(self, content)
+            else:
+                self.watch()
+                if not self._handler.begin(content, self, is_brief=True):
+                    self._calls.threads.start(self._begin_or_answer, content)
         except HybridgeError as error:
-            self._refuse(error)
-            return
+            self.refuse(error)
         except Exception:
-            self._fail()
-            return
-        if self._handler.is_quick:
-            self.answer(content)
-        elif self._calls.answers_itself():
-            self._calls.answer(self, content)
+            self.fail()
+
+    def _begin_or_answer(self, content: bytes) -> None:
+        """Has its message answered, on one of the threads."""
+        try:
+            if self._handler.begin(content, self, is_brief=False):
+                return
+        except HybridgeError as error:
+            self.refuse(error)
+        except Exception:
+            self.fail()
         else:
-            self.watch()
-            self._calls.threads.start(self.answer, content)
+            self.answer(content)
 
     def answer(self, content: bytes) -> None:
         """Has its message answered; on any thread."""
@@ -243,25 +270,36 @@ class UnaryCall:
             del content
             if self._status != _OK:
                 raise _AbortedError
-            self._handler.answered(self, len(answer))
         except HybridgeError as error:
-            self._refuse(error)
+            self.refuse(error)
         except _AbortedError:
             self._end()
         except Exception:
-            self._fail()
+            self.fail()
+        else:
+            self.finish(answer)
+
+    def finish(self, answer: bytes) -> None:
+        """Sends its serialised answer; on any thread."""
+        try:
+            self._handler.answered(self, len(answer))
+        except HybridgeError as error:
+            self.refuse(error)
+        except Exception:
+            self.fail()
         else:
             self._send(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
 
-    def _refuse(self, error: HybridgeError) -> None:
+    def refuse(self, error: HybridgeError) -> None:
+        """Ends it with an error's status; on any thread."""
         with suppress(_AbortedError):
             abort(self, error)
         self._end()
 
-    def _fail(self) -> None:
+    def fail(self) -> None:
         """Ends it for an error that nobody foresaw, or an endpoint that stops would wait for it."""
         _log.exception("a call failed")
-        self._refuse(HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint"))
+        self.refuse(HybridgeError(ErrorCode.INTERNAL, "internal error of the endpoint"))
 
     def _end(self) -> None:
         self._handler.answered(self, 0)

@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 
 from cloud_fallback.endpoint.served.model_queue import Batching, ModelQueue
-from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
+from cloud_fallback.endpoint.served.served_model import Then, TimeLeft, no_limit
 from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime import Chain, ErrorCode, HybridgeError, load_chain
 from edge_runtime.tensor_spec import Array, TensorSpec
@@ -69,10 +69,16 @@ class ChainModel:
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the chain once; see `ServedModel`."""
-        given = {
+        return self.queue.infer(self._given(inputs), time_left)
+
+    def begin(self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then) -> None:
+        """`infer` for a caller who does not wait; see `ServedModel`."""
+        self.queue.begin(self._given(inputs), time_left, then)
+
+    def _given(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {
             name: _text(name, array) if name in self._text_inputs else array for name, array in inputs.items()
         }
-        return self.queue.infer(given, time_left)
 
     def close(self) -> None:
         """Closes the chain's own fallbacks."""

@@ -2,11 +2,13 @@
 
 The thread that brings a request to a free instance runs it, with others' requests that can be run with it. While more
 wait, a thread of the instance runs one after the other: to wake the next request's own thread for each, and to let it
-wait for Python's lock, leaves the processor idle for a twentieth of the time. What waits is in the order it came.
+wait for Python's lock, leaves the processor idle for a twentieth of the time. A caller who does not wait leaves the
+rest to that thread. What waits is in the order it came.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,12 +21,14 @@ from typing import Annotated, Generic, TypeVar
 import numpy as np
 from msgspec import Meta, Struct
 
-from cloud_fallback.endpoint.served.served_model import TimeLeft
+from cloud_fallback.endpoint.served.served_model import Then, TimeLeft
 from cloud_fallback.endpoint.served.turn import Turn, note_turn
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
 
 __all__ = ["Batching", "ModelQueue", "QueueFigures", "can_batch"]
+
+_log = logging.getLogger(__name__)
 
 _Runner = TypeVar("_Runner")
 _Count = Annotated[int, Meta(ge=1)]
@@ -35,6 +39,8 @@ _FIRST_GUESS_S = 0.01
 _NEW, _NEW_AND_LESS = 0.1, 0.3
 # How much of the time that a request has left may be spent here; its answer has a way to go, on busy processors.
 _SPENT = 0.85
+# Requests that hold a thread while they wait.
+_MAX_HOLDING = 48
 
 
 class Batching(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,13 +52,14 @@ class Batching(Struct, frozen=True, forbid_unknown_fields=True):
             the largest that is. Without any, a run takes what waits.
         queue_delay_ms: How long a run that is below the smallest of them, or below `max_batch_size` where there are
             none, waits for more.
-        max_waiting: Requests that may wait; more are refused.
+        max_waiting: Requests that may wait; more are refused. Of those that hold a thread of a transport meanwhile, as
+            over REST, there may be no more than 48, which leaves some to other models.
     """
 
     max_batch_size: _Count = 1
     preferred_batch_sizes: tuple[_Count, ...] = ()
     queue_delay_ms: Annotated[float, Meta(ge=0)] = 0.0
-    max_waiting: _Count = 48
+    max_waiting: _Count = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,8 @@ class _Request(Generic[_Runner]):
 
     inputs: Mapping[str, Array]
     time_left: TimeLeft
+    # What becomes of one whose caller does not wait.
+    then: Then | None = None
     # What requests that can be run together have in common; None for one that goes alone.
     key: object = None
     # Whether its own thread runs it.
@@ -94,6 +103,18 @@ class _Request(Generic[_Runner]):
     def is_awaited(self) -> bool:
         left = self.time_left()
         return left is None or left > 0
+
+    def settle(self) -> None:
+        """Has its caller know what has become of it, without the queue's lock."""
+        if self.then is None:
+            self.signal.release()
+            return
+        outcome = self.outputs if self.error is None else self.error
+        assert outcome is not None  # noqa: S101 - it has one or the other by now
+        try:
+            self.then(outcome, self.turn)
+        except Exception:
+            _log.exception("an answer was lost")
 
 
 class ModelQueue(Generic[_Runner]):
@@ -144,9 +165,7 @@ class ModelQueue(Generic[_Runner]):
                 turn would come too late; `cloud-deadline` when nobody waits for the answer any more; what the model
                 raises.
         """
-        request: _Request[_Runner] = _Request(inputs, time_left)
-        if self._batches:
-            request.key, request.rows = _batch_key(inputs)
+        request = self._request(inputs, time_left)
         runner = self._enter(request)
         if runner is None:
             self._wait(request)
@@ -159,6 +178,22 @@ class ModelQueue(Generic[_Runner]):
             raise request.error
         assert request.outputs is not None  # noqa: S101 - it has one or the other by now
         return request.outputs
+
+    def begin(self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then) -> None:
+        """`infer` for a caller who does not wait.
+
+        Args:
+            inputs: Of the request.
+            time_left: Asked when its turn has come.
+            then: Called once with what has become of it, on a thread that runs the model.
+
+        Raises:
+            HybridgeError: `cloud-overloaded`, as `infer`; then it is not called.
+        """
+        request = self._request(inputs, time_left, then)
+        runner = self._enter(request)
+        if runner is not None:
+            self._threads.submit(self._run_begun, runner, request)
 
     @contextmanager
     def take(self, time_left: TimeLeft) -> Iterator[_Runner]:
@@ -203,8 +238,18 @@ class ModelQueue(Generic[_Runner]):
         with self._lock:
             return not self._waiting and len(self._free) == self._instances
 
+    def _request(
+        self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then | None = None
+    ) -> _Request[_Runner]:
+        request: _Request[_Runner] = _Request(inputs, time_left, then)
+        if self._batches:
+            request.key, request.rows = _batch_key(inputs)
+        return request
+
     def _enter(self, request: _Request[_Runner]) -> _Runner | None:
         """A free instance, or none for a request that now waits."""
+        if len(self._waiting) >= self._batching.max_waiting:
+            self._drop_late()
         with self._lock:
             joins = self._wanted is not None and self._wanted == request.key
             if self._free and not joins:
@@ -212,16 +257,36 @@ class ModelQueue(Generic[_Runner]):
             if len(self._waiting) >= self._batching.max_waiting:
                 self._shed += 1
                 raise self._overloaded(f"at most {self._batching.max_waiting} that wait")
+            if request.then is None and self._num_holding() >= _MAX_HOLDING:
+                self._shed += 1
+                raise self._overloaded(f"at most {_MAX_HOLDING} that hold a thread")
             left = request.time_left()
             if left is not None and left * _SPENT < self._expected_wait_s() + self._expected_s:
                 # It would be late, and what it waited for would be of use to nobody.
                 self._shed += 1
                 raise self._overloaded(f"a turn within {max(left, 0.0) * 1e3:.0f} ms")
-            request.signal.acquire()
+            if request.then is None:
+                request.signal.acquire()
             self._waiting.append(request)
             if joins:
                 self._arrived.notify()
             return None
+
+    def _num_holding(self) -> int:
+        if len(self._waiting) < _MAX_HOLDING:
+            return 0
+        return sum(each.then is None for each in self._waiting)
+
+    def _drop_late(self) -> None:
+        """Takes out what nobody waits for any more, and no thread of its own would."""
+        with self._lock:
+            late = [each for each in self._waiting if each.then is not None and not each.is_awaited()]
+            for request in late:
+                self._waiting.remove(request)
+                request.error = self._too_late()
+            self._expired += len(late)
+        for request in late:
+            request.settle()
 
     def _wait(self, request: _Request[_Runner]) -> None:
         """Waits until the request was run by another thread, or has an instance."""
@@ -263,7 +328,13 @@ class ModelQueue(Generic[_Runner]):
                 for each in batch:
                     each.turn = Turn(start - each.entered, seconds, rows)
             for follower in batch[1:]:
-                follower.signal.release()
+                follower.settle()
+
+    def _run_begun(self, runner: _Runner, request: _Request[_Runner]) -> None:
+        """Runs a request whose caller does not wait, and whatever waits after it."""
+        self._run_turn(runner, request)
+        request.settle()
+        self._run_waiting(runner)
 
     def _pass_on(self, runner: _Runner) -> None:
         """Leaves an instance free, or to a thread of its own while requests wait."""
@@ -287,7 +358,7 @@ class ModelQueue(Generic[_Runner]):
                 request.signal.release()
                 return
             self._run_turn(runner, request)
-            request.signal.release()
+            request.settle()
 
     def _ran(self, seconds: float, requests: int) -> None:
         """Counts a run; called with the lock."""
@@ -310,7 +381,10 @@ class ModelQueue(Generic[_Runner]):
                 self._arrived.wait(left)
             self._wanted = None
             size = max((target for target in self._targets if target <= rows), default=rows)
-            return self._take(leader, size)
+            taken, late = self._take(leader, size)
+        for request in late:
+            request.settle()
+        return taken
 
     def _rows_at_hand(self, leader: _Request[_Runner]) -> int:
         rows = leader.rows
@@ -319,8 +393,11 @@ class ModelQueue(Generic[_Runner]):
                 rows += request.rows
         return rows
 
-    def _take(self, leader: _Request[_Runner], size: int) -> list[_Request[_Runner]]:
-        taken, rows = [], leader.rows
+    def _take(
+        self, leader: _Request[_Runner], size: int
+    ) -> tuple[list[_Request[_Runner]], list[_Request[_Runner]]]:
+        """Takes out those that go with a leader, and those that nobody waits for any more; called with the lock."""
+        taken, late, rows = [], [], leader.rows
         for request in list(self._waiting):
             if rows >= size:
                 break
@@ -333,8 +410,8 @@ class ModelQueue(Generic[_Runner]):
             else:
                 self._expired += 1
                 request.error = self._too_late()
-                request.signal.release()
-        return taken
+                late.append(request)
+        return taken, late
 
     def _run_batch(self, runner: _Runner, batch: Sequence[_Request[_Runner]]) -> None:
         if len(batch) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cloud_fallback.endpoint.served.model_queue import Batching, ModelQueue, can_batch
-from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
+from cloud_fallback.endpoint.served.served_model import Then, TimeLeft, no_limit
 from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 from edge_runtime.files import read_file
@@ -74,6 +74,13 @@ class OnnxModel:
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the model once; see `ServedModel`."""
+        return self.queue.infer(self._feeds(inputs), time_left)
+
+    def begin(self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then) -> None:
+        """`infer` for a caller who does not wait; see `ServedModel`."""
+        self.queue.begin(self._feeds(inputs), time_left, then)
+
+    def _feeds(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if inputs.keys() != self._by_name.keys():
             missing = self._by_name.keys() - inputs.keys()
             raise HybridgeError(
@@ -82,8 +89,7 @@ class OnnxModel:
                 received=", ".join(inputs) or "none",
                 expected=", ".join(self._by_name),
             )
-        feeds = {name: self._accepted(self._by_name[name], array) for name, array in inputs.items()}
-        return self.queue.infer(feeds, time_left)
+        return {name: self._accepted(self._by_name[name], array) for name, array in inputs.items()}
 
     def _run(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:

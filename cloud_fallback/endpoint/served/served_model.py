@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
+from cloud_fallback.endpoint.served.turn import Turn
 from edge_runtime.tensor_spec import Array, TensorSpec
 
-__all__ = ["ServedModel", "TimeLeft", "no_limit", "sooner"]
+__all__ = ["ServedModel", "Then", "TimeLeft", "no_limit", "sooner"]
 
 # Seconds until nobody waits for the answer any more: None is for ever, zero or less is already.
 TimeLeft: TypeAlias = Callable[[], float | None]
+# Gets what `ServedModel.infer` returns or raises, and how the request waited and ran, if it did.
+Then: TypeAlias = Callable[[dict[str, Array] | BaseException, Turn | None], None]
 
 
 def no_limit() -> None:
@@ -32,7 +35,9 @@ def sooner(time_left: TimeLeft, seconds: float) -> Callable[[], float | None]:
 class ServedModel(Protocol):
     """One model behind an endpoint: one of ours, or a program's own (see `Repository.load`).
 
-    One that has a method `close` is closed when its endpoint stops.
+    One that has a method `close` is closed when its endpoint stops. One that has a method ``begin(inputs, time_left,
+    then)`` takes requests without holding their threads: it raises what it refuses, or returns at once, and calls the
+    `Then` once when the request has run or will not.
 
     Attributes:
         name: What requests call it.

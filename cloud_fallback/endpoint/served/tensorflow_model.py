@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cloud_fallback.endpoint.served.model_queue import Batching, ModelQueue, can_batch
-from cloud_fallback.endpoint.served.served_model import TimeLeft, no_limit
+from cloud_fallback.endpoint.served.served_model import Then, TimeLeft, no_limit
 from cloud_fallback.open_inference.tensors import datatype
 from edge_runtime.errors import ErrorCode, HybridgeError, missing_extra
 from edge_runtime.files import read_file
@@ -83,11 +83,14 @@ class TensorflowModel:
         title = name or Path(path).stem
         try:
             model = tensorflow.keras.models.load_model(path, compile=False)
+            if isinstance(model, tensorflow.keras.Sequential):
+                # It has no names for its outputs; the same layers as a function of its input do.
+                model = tensorflow.keras.Model(model.inputs, model.outputs)
             takes = {tensor.name.partition(":")[0]: tensor for tensor in model.inputs}
             gives = dict(zip(model.output_names, model.outputs, strict=True))
         # Keras raises whatever a layer's code does.
         except Exception as error:
-            raise _invalid(title, error, "a Keras model of functional form") from error
+            raise _invalid(title, error, "a Keras model of functional or sequential form") from error
         compiled = tensorflow.function(model)
 
         def run(**tensors: Any) -> Mapping[str, Any]:
@@ -157,6 +160,15 @@ class TensorflowModel:
 
     def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
         """Runs the model once; see `ServedModel`."""
+        self._check(inputs)
+        return self.queue.infer(inputs, time_left)
+
+    def begin(self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then) -> None:
+        """`infer` for a caller who does not wait; see `ServedModel`."""
+        self._check(inputs)
+        self.queue.begin(inputs, time_left, then)
+
+    def _check(self, inputs: Mapping[str, Array]) -> None:
         if inputs.keys() != self._by_name.keys():
             raise HybridgeError(
                 ErrorCode.INPUT_MISSING if self._by_name.keys() - inputs.keys() else ErrorCode.INPUT_UNKNOWN,
@@ -165,10 +177,9 @@ class TensorflowModel:
                 expected=", ".join(self._by_name),
             )
         for name, array in inputs.items():
-            self._check(self._by_name[name], array)
-        return self.queue.infer(inputs, time_left)
+            self._check_one(self._by_name[name], array)
 
-    def _check(self, spec: TensorSpec, array: Array) -> None:
+    def _check_one(self, spec: TensorSpec, array: Array) -> None:
         what = f"input '{spec.name}' of model '{self.name}'"
         if datatype(array.dtype) != datatype(spec.dtype):
             raise HybridgeError(

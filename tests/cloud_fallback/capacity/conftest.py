@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from edge_runtime import Bundle, Confidence, Manifest, TensorSpec
-from edge_runtime.manifest import SCHEMA_VERSION, CurvePoint, Signature
+from edge_runtime.manifest import SCHEMA_VERSION, CurvePoint, Guarantee, Signature
 
 CURVE = (
     CurvePoint(0.0, 0.8, 0.0),
@@ -19,9 +19,14 @@ CURVE = (
 
 @pytest.fixture
 def fitted() -> Callable[..., Bundle]:
-    """Makes a bundle by threshold and curve."""
+    """Makes a bundle by threshold, curve, and the tiers that were fitted together."""
 
-    def make(threshold: float | None = 0.5, curve: tuple[CurvePoint, ...] = CURVE) -> Bundle:
+    def make(
+        threshold: float | None = 0.5,
+        curve: tuple[CurvePoint, ...] = CURVE,
+        tiers: tuple[str, ...] = ("digits-1.0",),
+    ) -> Bundle:
+        guarantee = Guarantee("accuracy", 0.85, 0.95, 0.86, 1000, 750, "a method", "0" * 64, tiers)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name="digits",
@@ -29,7 +34,7 @@ def fitted() -> Callable[..., Bundle]:
             signature=Signature(
                 (TensorSpec("image", (1, 8), "float32"),), (TensorSpec("scores", (1, 10), "float32"),)
             ),
-            confidence=Confidence("scores", threshold=threshold, curve=curve),
+            confidence=Confidence("scores", threshold=threshold, curve=curve, guarantee=guarantee),
         )
         return Bundle.create(manifest, {"model.tflite": b"a model"})
 

@@ -51,6 +51,7 @@ def test_what_it_cannot_reach_ends_with_its_code() -> None:
     )
     assert run.exit_code == 10
     assert run.json["error"]["code"] == "budget-missed"
+    assert "expected at most 1e-07%" in run.json["error"]["message"]
 
 
 def test_for_people_it_says_what_accuracy_takes(fitted: Callable[..., Bundle], tmp_path: Path) -> None:
@@ -62,6 +63,13 @@ def test_for_people_it_says_what_accuracy_takes(fitted: Callable[..., Bundle], t
     assert "60.0% of all predictions, for an accuracy of 96.00%" in _run(
         "--bundle", path, "--threshold", "0.9"
     )
+
+
+def test_no_question_takes_no_replica_and_a_huge_fleet_is_counted_out(tmp_path: Path) -> None:
+    assert _run("--offload", "0", "--plot", tmp_path / "none.PNG").startswith("0 replicas for 0 requests/s")
+    huge = _run("--offload", "1", "--devices", "10000000", "--plot", tmp_path / "huge.png")
+    assert " replicas for 333,333 requests/s at the peak, 100.0% of all predictions" in huge
+    assert "e+" not in huge
 
 
 def test_a_profile_gives_the_replicas_of_its_hours(tmp_path: Path) -> None:
@@ -81,10 +89,13 @@ def test_a_profile_gives_the_replicas_of_its_hours(tmp_path: Path) -> None:
             "both say how high the peak is",
         ),
         (("--offload", "nan"), "share offloaded"),
+        (("--offload", "1.01"), "share offloaded"),
+        (("--offload", "0.2", "--devices", "0"), "devices of the traffic"),
+        (("--offload", "0.2", "--service-ms", "90"), "no number of replicas helps"),
         (("--offload", "0.2", "--replica-price", "nan"), "price of a replica"),
         (("--offload", "0.2", "--service-ms", "0"), "a time that varies"),
         (("--offload", "0.2", "--network-ms", "100"), "time on the network"),
-        (("--offload", "0.2", "--plot", "plot.gif"), "a file that ends in .png"),
+        (("--offload", "0.2", "--plot", "plot.gif"), "a name that ends in .png"),
         (("--bundle", "nothing.edge"), "nothing.edge"),
         (("--offload", "0.2", "--profile", "nothing.csv"), "nothing.csv"),
     ],

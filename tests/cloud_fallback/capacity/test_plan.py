@@ -10,6 +10,7 @@ from cloud_fallback.capacity import GammaTime, Goal, OffloadPoint, Replica, Traf
 from cloud_fallback.capacity.offload import bundle_curve, share_curve
 from cloud_fallback.capacity.traffic import read_profile
 from edge_runtime import Bundle, ErrorCode, HybridgeError
+from edge_runtime.manifest import CurvePoint
 from tests.cloud_fallback.capacity.conftest import CURVE
 
 REPLICA = Replica(GammaTime(0.012), workers=2)
@@ -28,11 +29,18 @@ def test_the_peak_of_a_profile_is_its_busiest_hour() -> None:
     assert traffic.hours == (0.5, 2.5, 0.0, 1.0)
 
 
+def test_a_profile_may_be_in_any_unit() -> None:
+    for unit in (5e-324, 1.0, 8e307):
+        hours = Traffic.by_the_hour(10, 10, hours=(unit, 0.0, 2 * unit, unit)).hours
+        assert hours == (1.0, 0.0, 2.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("devices", "requests", "options"),
     [
         (0, 120, {}),
         (10, 0, {}),
+        (10, 1e-322, {}),
         (10, float("inf"), {}),
         (10, 1, {"peak_factor": 0.5}),
         (10, 1, {"surge": 0.0}),
@@ -79,6 +87,18 @@ def test_between_points_of_a_curve_it_is_straight(fitted: Callable[..., Bundle])
     assert at.accuracy == pytest.approx(0.93)
     assert at in curve
     assert [point.offloaded for point in curve] == sorted(point.offloaded for point in curve)
+
+
+def test_of_tiers_that_were_fitted_together_no_threshold_is_moved_alone(
+    fitted: Callable[..., Bundle],
+) -> None:
+    # Of several tiers the curve is no function of one threshold.
+    curve = (CurvePoint(0.5, 0.8, 0.0), CurvePoint(0.4, 0.85, 0.1), CurvePoint(0.6, 0.9, 0.2))
+    bundle = fitted(0.6, curve, tiers=("tiny-1.0", "digits-1.0"))
+    assert bundle_curve(bundle, None)[0] == bundle_curve(bundle, 0.6)[0] == OffloadPoint(0.2, 0.9, 0.6)
+    with pytest.raises(HybridgeError, match="one of 2 tiers") as caught:
+        bundle_curve(bundle, 0.55)
+    assert caught.value.code is ErrorCode.USAGE
 
 
 def test_beyond_a_curve_its_end_holds(fitted: Callable[..., Bundle]) -> None:

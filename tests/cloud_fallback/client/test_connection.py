@@ -339,6 +339,55 @@ def test_a_silent_connection_is_given_up_and_made_again(serve: Serve, ask: Ask) 
         _until(lambda: client.resolve(question()).source is Source.CLOUD)
 
 
+def _devices(count: int, serving: list[Serving], ask: Ask) -> list[CloudFallback]:
+    """Devices that reach two replicas by one name, each over a connection of its own."""
+    name = f"ipv4:{','.join(each.address for each in serving)}"
+    # Those who agree on everything share one.
+    return [ask(name, max_message_bytes=2**20 + number) for number in range(count)]
+
+
+def test_devices_are_spread_over_the_replicas_behind_a_name(serve: Serve, ask: Ask) -> None:
+    replicas = [Peer(), Peer()]
+    for client in _devices(16, [serve(each) for each in replicas], ask):
+        for _ in range(2):
+            assert client.resolve(question()).source is Source.CLOUD
+    counts = [len(each.seen) for each in replicas]
+    assert sum(counts) == 32
+    assert all(count and count % 2 == 0 for count in counts), "a device keeps to one of them"
+
+
+def test_a_replica_that_dies_leaves_its_devices_to_the_other(serve: Serve, ask: Ask) -> None:
+    replicas = [Peer(), Peer()]
+    serving = [serve(each) for each in replicas]
+    devices = _devices(8, serving, ask)
+    stop = threading.Event()
+
+    def work(client: CloudFallback) -> list[tuple[Source, Reason]]:
+        decided = []
+        while not stop.wait(0.005):
+            answer = client.resolve(question())
+            decided.append((answer.source, answer.reason))
+        return decided
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        under_way = [pool.submit(work, client) for client in devices]
+        time.sleep(0.5)
+        serving[0].stop()
+        died, before = len(replicas[0].seen), len(replicas[1].seen)
+        time.sleep(1.0)
+        stop.set()
+        decided = [each.result(10) for each in under_way]
+    asked = (Source.CLOUD, Reason.UNSURE)
+    # The device's own answer stands in at the moment of the death, and nowhere else.
+    moment = {(Source.DEVICE, Reason.CLOUD_UNAVAILABLE), (Source.DEVICE, Reason.OFFLINE)}
+    for one in decided:
+        assert set(one) - {asked} <= moment
+        assert sum(each != asked for each in one) < 10
+        assert one[-1] == asked
+    assert len(replicas[0].seen) == died
+    assert len(replicas[1].seen) > before
+
+
 def test_threads_that_ask_while_it_is_closed_all_come_back(ask: Ask) -> None:
     client = ask(Peer(delay_s=(0.005,)))
     with ThreadPoolExecutor(8) as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,51 @@ def test_a_question_that_nobody_could_be_asked_is_answered_later_under_its_id(
         assert (late[answer.request_id].stage, outputs["logits"][0]) == ("read", 2 * number)
     # The endpoint is told which question it is, to run one that comes twice once.
     assert {header["idempotency-key"] for header in serving.peer.headers} == set(late)
+
+
+def test_a_late_answer_teaches_the_policy_that_asked_once(ask: Ask, outbox: Outbox) -> None:
+    class Pupil(OffloadPolicy):
+        def heard(self, query: Query, outputs: Mapping[str, Any]) -> None:
+            assert query.agrees is not None
+            lessons.append((self.threshold, query.confidence, dict(query.inputs), query.agrees(outputs)))
+
+    def same(outputs: Mapping[str, Any]) -> bool:
+        # In the device's type, as an answer that comes in time.
+        return bool(outputs["y"].dtype == np.float64)
+
+    def other(_outputs: Mapping[str, Any]) -> bool:
+        return False
+
+    lessons: list[tuple[float | None, float | None, dict[str, Any], bool]] = []
+    serving = Serving(Peer())
+    serving.start()
+    serving.stop()
+    # Two stages may ask the same model.
+    clients = [
+        ask(serving.address, policy=Pupil(threshold, unanswered="defer"), outbox=outbox)
+        for threshold in (0.5, 0.6)
+    ]
+    for client, low, confidence, is_same in ((0, 1.0, 0.1, True), (1, 2.0, 0.2, False)):
+        query = Query(
+            "read",
+            {"x": np.full(2, low, np.float32)},
+            {"y": np.zeros(2, np.float64)},
+            confidence,
+            agrees=same if is_same else other,
+        )
+        assert clients[client].resolve(query).source is Source.DEFERRED
+    failed = threading.Event()
+    answers = _Answers()
+
+    def take(late: LateAnswer) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError
+        answers.take(late)
+
+    with drain_deferred(clients, take, requests_per_s=1000, first_backoff_s=0.05), serving:
+        assert max(each.number for each in answers.wait(2)) == 2
+    assert sorted(lessons) == [(0.5, 0.1, {}, True), (0.6, 0.2, {}, False)]
 
 
 def test_what_the_cloud_refuses_is_not_deferred(ask: Ask, outbox: Outbox) -> None:

@@ -173,9 +173,9 @@ def test_a_clock_that_jumps_moves_no_deadline_and_wakes_no_breaker(
         asking.close()
         waiting.close()
     # gRPC's Python makes a moment of the wall clock of a timeout, and its core one of the monotonic clock of that: a
-    # jump between the two, some microseconds, is the only one that can move a deadline.
-    assert sorted(took)[1] > 140
-    assert sorted(took)[-2] < 150 + _LATE_MS
+    # jump between the two, some microseconds on a machine that is not busy, is the only one that can move a deadline.
+    assert sorted(took)[3] > 140
+    assert sorted(took)[-4] < 150 + _LATE_MS
 
 
 @pytest.fixture(scope="module")

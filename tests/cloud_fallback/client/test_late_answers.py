@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def deferred(chain: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> list
     with monkeypatch.context() as patch:
         patch.setattr(run_stream, "_LAST_ANSWERS_S", 0.1)
         result = _invoke(run, chain, "--input", inputs, "--format", "json")
-    assert "4 questions are left; hybridge fallback drain asks them" in result.stderr
+    assert f"4 questions wait in the outbox; to ask: hybridge fallback drain {chain}\n" in result.stderr
     return [each for line in _lines(result.stdout) for each in line.get("request_ids", ())]
 
 
@@ -107,7 +108,7 @@ def test_a_run_writes_the_answers_to_what_an_earlier_one_deferred(
     assert {line["number"] for line in late.values()} == {1}
     for line in late.values():
         assert list(line["outputs"]) == ["y"]
-    assert "left" not in result.stderr
+    assert "outbox" not in result.stderr
     assert _depth(chain) == 0
 
 
@@ -119,7 +120,7 @@ def test_a_run_in_text_names_what_it_deferred_and_the_answer(
         patch.setattr(run_stream, "_LAST_ANSWERS_S", 0.1)
         first = _invoke(run, chain, "--input", inputs)
     request_id = first.stdout.partition("deferred as ")[2].partition(",")[0]
-    assert "1 question is left" in first.stderr
+    assert "1 question waits in the outbox" in first.stderr
     inputs.write_text('{"x": [0.9, 2.0]}\n')
     with serving:
         second = _invoke(run, chain, "--input", inputs)
@@ -135,13 +136,51 @@ def test_lines_on_standard_output_are_all_json_where_it_is_asked_for_them(
     assert len(_lines(result.stdout)) == 1 + len(deferred)
 
 
-def test_one_input_is_deferred_and_says_so(chain: Path, tmp_path: Path) -> None:
+def test_a_run_on_one_input_drains_nothing_and_says_what_waits_and_how_to_ask_it(
+    chain: Path, serving: Serving, tmp_path: Path
+) -> None:
+    unsure, sure = tmp_path / "unsure.npy", tmp_path / "sure.npy"
+    np.save(unsure, np.array([0.3, 2.0], np.float32))
+    np.save(sure, np.array([0.9, 2.0], np.float32))
+    assert "outbox" not in hybridge("run", chain, "--input", sure).stderr
+    first = hybridge("run", chain, "--input", unsure)
+    assert "deferred as " in first.stdout
+    assert f"1 question waits in the outbox; to ask: hybridge fallback drain {chain}\n" in first.stderr
+    with serving:
+        # Also of one that had nothing to defer, and whose endpoint is there again.
+        second = hybridge("run", chain, "--input", sure, "--format", "json")
+        assert second.json["source"] == "device"
+        assert f"1 question waits in the outbox; to ask: hybridge fallback drain {chain}\n" in second.stderr
+        assert _depth(chain) == 1
+        drained = hybridge(*second.stderr.partition("to ask: hybridge ")[2].split())
+        assert f"late: {first.stdout.partition('deferred as ')[2].split()[0]} of stage" in drained.stdout
+        assert "outbox" not in hybridge("run", chain, "--input", sure).stderr
 
-    np.save(tmp_path / "x.npy", np.array([0.3, 2.0], np.float32))
+
+@pytest.mark.usefixtures("deferred")
+def test_an_answer_that_nobody_took_waits_too(chain: Path, serving: Serving, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([0.9, 2.0], np.float32))
+
+    def gone(_late: LateAnswer) -> None:
+        raise BrokenPipeError
+
+    with load_chain(chain) as loaded, serving:
+        fallbacks = late_answers.deferring(loaded)
+        with late_answers.draining(fallbacks, gone) as left:
+            limit_s = time.monotonic() + 20
+            while left() != {"": 4} and time.monotonic() < limit_s:
+                time.sleep(0.02)
     result = _invoke(run, chain, "--input", tmp_path / "x.npy")
-    assert "deferred as " in result.stdout
-    assert "hybridge fallback drain" in result.stderr
-    assert _depth(chain) == 1
+    assert "4 questions wait in the outbox" in result.stderr
+
+
+def test_a_stream_that_fails_says_what_waits_too(chain: Path, inputs: Path, deferred: list[str]) -> None:
+    inputs.write_text('{"x": "no numbers"}\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_stream, "_LAST_ANSWERS_S", 0.1)
+        result = CliRunner().invoke(run, [str(chain), "--input", str(inputs)])
+    assert isinstance(result.exception, HybridgeError)
+    assert f"{len(deferred)} questions wait in the outbox" in result.stderr
 
 
 def test_a_drain_asks_all_that_waits_and_ends(chain: Path, serving: Serving, deferred: list[str]) -> None:

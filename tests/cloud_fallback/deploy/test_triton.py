@@ -11,13 +11,14 @@ import grpc
 import numpy as np
 import pytest
 
+from benchmarks.serving_vs_peers.server_process import ServerProcess
 from cloud_fallback import CloudFallback
 from cloud_fallback.endpoint.served.tflite_model import TfliteModel
 from cloud_fallback.open_inference.open_inference_pb2 import ModelMetadataRequest
 from cloud_fallback.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from edge_runtime import Bundle, Chain, ErrorCode, HybridgeError, Source
 from tests.cloud_fallback.deploy.manifests import DEPLOY
-from tests.cloud_fallback.deploy.triton import Triton
+from tests.cloud_fallback.deploy.triton import serve_repository
 
 pytestmark = pytest.mark.heavy
 
@@ -35,19 +36,21 @@ def bundles(make_bundle: Callable[..., Bundle]) -> dict[str, Bundle]:
 
 
 @pytest.fixture(scope="module")
-def triton(bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+def triton(bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Triton with a model for each of them, made as the how-to says: the folder copied, the bundle put beside it."""
     work = tmp_path_factory.mktemp("triton")
     repository = work / "models"
     for name, bundle in bundles.items():
         shutil.copytree(DEPLOY / "triton" / "bundle", repository / name)
         bundle.save(repository / name / "1")
-    with Triton(repository, work) as triton:
+    with serve_repository(repository, work) as triton:
         yield triton
 
 
 @pytest.mark.parametrize("model", ["raw", "int8", "any-batch"])
-def test_triton_answers_as_our_endpoint_does(triton: Triton, bundles: dict[str, Bundle], model: str) -> None:
+def test_triton_answers_as_our_endpoint_does(
+    triton: ServerProcess, bundles: dict[str, Bundle], model: str
+) -> None:
     ours = TfliteModel(bundles[model])
     inputs = {spec.name: _values(spec.shape, spec.dtype) for spec in ours.inputs}
     with CloudFallback(triton.address, model=model, deadline_s=10) as fallback:
@@ -61,7 +64,7 @@ def test_triton_answers_as_our_endpoint_does(triton: Triton, bundles: dict[str, 
 
 @pytest.mark.parametrize("model", ["raw", "int8", "any-batch"])
 def test_triton_describes_the_bundle_that_it_was_not_told_of(
-    triton: Triton, bundles: dict[str, Bundle], model: str
+    triton: ServerProcess, bundles: dict[str, Bundle], model: str
 ) -> None:
     ours = TfliteModel(bundles[model])
     with grpc.insecure_channel(triton.address) as channel:
@@ -74,7 +77,9 @@ def test_triton_describes_the_bundle_that_it_was_not_told_of(
         ]
 
 
-def test_a_chain_that_is_unsure_takes_triton_s_answer(triton: Triton, bundles: dict[str, Bundle]) -> None:
+def test_a_chain_that_is_unsure_takes_triton_s_answer(
+    triton: ServerProcess, bundles: dict[str, Bundle]
+) -> None:
     with (
         CloudFallback(triton.address, model="raw", deadline_s=10) as fallback,
         Chain.from_bundle(bundles["raw"], fallback=fallback) as chain,
@@ -83,7 +88,7 @@ def test_a_chain_that_is_unsure_takes_triton_s_answer(triton: Triton, bundles: d
     assert prediction.source is Source.CLOUD, prediction.detail
 
 
-def test_what_a_bundle_does_not_take_is_said_by_the_bundle(triton: Triton) -> None:
+def test_what_a_bundle_does_not_take_is_said_by_the_bundle(triton: ServerProcess) -> None:
     with CloudFallback(triton.address, model="any-batch", deadline_s=10) as fallback:
         with pytest.raises(HybridgeError, match=r"batch|shape") as caught:
             fallback.infer({"image": np.zeros((0, 8, 8, 1), np.float32)})
@@ -92,7 +97,7 @@ def test_what_a_bundle_does_not_take_is_said_by_the_bundle(triton: Triton) -> No
         assert fallback.infer({"image": np.zeros((3, 8, 8, 1), np.float32)})["logits"].shape == (3, 10)
 
 
-def test_many_at_once_get_each_its_own_answer(triton: Triton, bundles: dict[str, Bundle]) -> None:
+def test_many_at_once_get_each_its_own_answer(triton: ServerProcess, bundles: dict[str, Bundle]) -> None:
     ours = TfliteModel(bundles["raw"])
     images = [_values((1, 8, 8, 1), "uint8", seed=seed) for seed in range(64)]
     with CloudFallback(triton.address, model="raw", deadline_s=10) as fallback, ThreadPoolExecutor(8) as pool:

@@ -288,6 +288,33 @@ def test_hundreds_of_calls_at_once_each_get_their_own_answer(stub: GRPCInference
         np.testing.assert_array_equal(decode_response(call.result())["y"], x @ LINEAR_WEIGHTS)
 
 
+def test_waiting_for_one_model_takes_no_thread_from_another(
+    onnx_models: Path, busy: Callable[[float], dict[str, Array]]
+) -> None:
+    models = [OnnxModel(onnx_models / "busy.onnx", instances=1), OnnxModel(onnx_models / "linear.onnx")]
+    with (
+        Endpoint(Repository(models), max_workers=2) as endpoint,
+        grpc.insecure_channel(endpoint.address) as channel,
+    ):
+        stub = GRPCInferenceServiceStub(channel)
+        stub.ModelInfer(encode_request("busy", busy(0.1)))
+        slow = [stub.ModelInfer.future(encode_request("busy", busy(0.4))) for _ in range(6)]
+        start = time.perf_counter()
+        for row in range(20):
+            # With a name each, so that every one of them is read on a thread.
+            request = encode_request("linear", {"x": np.full((1, 3), row, np.float32)})
+            request.id = str(row)
+            answer = decode_response(stub.ModelInfer(request))["y"]
+            np.testing.assert_array_equal(answer, np.full((1, 3), row, np.float32) @ LINEAR_WEIGHTS)
+        assert time.perf_counter() - start < 1.0
+        assert not slow[-1].done()
+        assert {call.result().model_name for call in slow} == {"busy"}
+    figures = endpoint.data_plane.telemetry.figures()
+    assert figures.in_flight == dict.fromkeys(figures.in_flight, 0)
+    (series,) = (each for each in figures.series if each.model == "busy")
+    assert (series.codes, sum(series.queued.counts)) == ({"ok": 7}, 7)
+
+
 @pytest.fixture(scope="module")
 def tflite_endpoint(
     models: Path, make_bundle: Callable[..., Bundle], tmp_path_factory: Any

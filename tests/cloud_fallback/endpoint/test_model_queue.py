@@ -12,13 +12,23 @@ import numpy as np
 import pytest
 
 from cloud_fallback.endpoint.served import Batching, ModelQueue, no_limit
+from cloud_fallback.endpoint.served.turn import Turn
 from edge_runtime import ErrorCode, HybridgeError
 
 Array = np.ndarray[Any, Any]
 
 
+@pytest.fixture(autouse=True, params=["infer", "begin"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether callers wait, or are called; what becomes of their requests is the same."""
+    monkeypatch.setattr(Gated, "begins", request.param == "begin")
+    return str(request.param)
+
+
 class Gated:
     """A model that doubles its input, notes the rows of each run, and runs only when it is let."""
+
+    begins = False
 
     def __init__(self, *, runners: int = 1, open_: bool = False, seconds: float = 0.0, **batching: Any):
         self.seconds = seconds
@@ -44,7 +54,31 @@ class Gated:
         self, *values: float, time_left: Callable[[], float | None] = no_limit, width: int = 1
     ) -> Future[dict[str, Array]]:
         x = np.repeat(np.array(values, np.float32)[:, None], width, axis=1)
-        return self.pool.submit(self.queue.infer, {"x": x}, time_left)
+        if not self.begins:
+            return self.pool.submit(self.queue.infer, {"x": x}, time_left)
+        return self._begun(x, time_left)
+
+    def answer(self, x: Array, time_left: Callable[[], float | None]) -> Array:
+        """The answer to one request, in the calling thread where it waits."""
+        if not self.begins:
+            return self.queue.infer({"x": x}, time_left)["y"]
+        return self._begun(x, time_left).result(30)["y"]
+
+    def _begun(self, x: Array, time_left: Callable[[], float | None]) -> Future[dict[str, Array]]:
+        future: Future[dict[str, Array]] = Future()
+
+        def then(outcome: dict[str, Array] | BaseException, turn: Turn | None) -> None:
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                assert turn is not None
+                future.set_result(outcome)
+
+        try:
+            self.queue.begin({"x": x}, time_left, then)
+        except HybridgeError as error:
+            future.set_exception(error)
+        return future
 
     def hold(self) -> Future[dict[str, Array]]:
         """A run that is under way until the gate opens."""
@@ -176,7 +210,7 @@ def test_what_would_come_too_late_is_refused_at_once() -> None:
     assert model.queue.figures().shed == 1
 
 
-def test_what_nobody_waits_for_is_not_run() -> None:
+def test_what_nobody_waits_for_is_not_run(way: str) -> None:
     model = Gated(max_batch_size=4)
     model.hold()
     alive = [True]
@@ -184,10 +218,15 @@ def test_what_nobody_waits_for_is_not_run() -> None:
     late = model.ask(1.0, time_left=lambda: end - time.monotonic())
     gone = model.ask(2.0, time_left=lambda: None if alive[0] else 0.0)
     kept = model.ask(3.0)
-    assert _code(late) is ErrorCode.CLOUD_DEADLINE
-    model.wait_for(2)
+    if way == "infer":
+        assert _code(late) is ErrorCode.CLOUD_DEADLINE
+        model.wait_for(2)
+    else:
+        # Nobody waits to hear of it.
+        time.sleep(0.25)
     alive[0] = False
     model.open()
+    assert _code(late) is ErrorCode.CLOUD_DEADLINE
     assert _code(gone) is ErrorCode.CLOUD_DEADLINE
     assert kept.result(10)["y"].item() == 6.0
     assert sum(model.rows) == 2
@@ -223,7 +262,7 @@ def test_nothing_is_lost_or_mixed_up_when_many_come_and_go_at_once(runners: int)
         deadline = time.monotonic() + lefts[index]
         x = np.full((1 + index % 3, 1), index, np.float32)
         try:
-            y = model.queue.infer({"x": x}, lambda: deadline - time.monotonic())["y"]
+            y = model.answer(x, lambda: deadline - time.monotonic())
         except HybridgeError as error:
             time.sleep(error.retry_after_s or 0.0)
             return str(error.code)
@@ -240,6 +279,47 @@ def test_nothing_is_lost_or_mixed_up_when_many_come_and_go_at_once(runners: int)
     assert model.queue.figures().shed == counts.get("cloud-overloaded", 0)
 
 
+def test_what_nobody_waits_for_makes_room_for_others(way: str) -> None:
+    model = Gated(max_waiting=4)
+    model.hold()
+    end = time.monotonic() + 0.1
+    late = [model.ask(1.0, time_left=lambda: end - time.monotonic()) for _ in range(4)]
+    if way == "begin":
+        model.wait_for(4)
+    time.sleep(0.15)
+    kept = model.ask(2.0)
+    assert [_code(each) for each in late] == [ErrorCode.CLOUD_DEADLINE] * 4
+    model.open()
+    assert kept.result(10)["y"].item() == 4.0
+    assert (model.queue.figures().expired, model.queue.figures().shed) == (4, 0)
+
+
+def test_threads_that_wait_are_fewer_than_requests_may_be(way: str) -> None:
+    model = Gated(max_waiting=100)
+    model.pool = ThreadPoolExecutor(64)
+    model.hold()
+    waiting = [model.ask(1.0) for _ in range(48)]
+    model.wait_for(48)
+    over = [model.ask(2.0) for _ in range(4)]
+    if way == "infer":
+        assert [_code(each) for each in over] == [ErrorCode.CLOUD_OVERLOADED] * 4
+        over = []
+    model.open()
+    assert [each.result(10)["y"].item() for each in (*waiting, *over)] == [2.0] * 48 + [4.0] * len(over)
+
+
+def test_a_caller_that_fails_costs_nobody_else_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    model = Gated(open_=True, max_batch_size=4)
+
+    def then(outcome: object, turn: object) -> None:
+        raise KeyError("in then")
+
+    model.queue.begin({"x": np.ones((1, 1), np.float32)}, no_limit, then)
+    assert model.ask(3.0).result(10)["y"].item() == 6.0
+    _until_idle(model.queue)
+    assert "KeyError: 'in then'" in caplog.text
+
+
 def test_a_turn_can_be_taken_without_a_run() -> None:
     queue: ModelQueue[str] = ModelQueue("own", ["instance"])
     with queue.take(no_limit) as instance:
@@ -253,3 +333,10 @@ def test_a_turn_can_be_taken_without_a_run() -> None:
     with queue.take(no_limit):
         assert queue.figures().running == 1
     assert queue.is_idle()
+
+
+def _until_idle(queue: ModelQueue[Any]) -> None:
+    give_up = time.monotonic() + 10
+    while not queue.is_idle():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)

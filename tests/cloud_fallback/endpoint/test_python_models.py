@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from cloud_fallback import CloudFallback, Endpoint, EndpointProcess, Repository
+from cloud_fallback.endpoint.repository_watch import RepositoryWatch
 from cloud_fallback.endpoint.served import TimeLeft, no_limit
 from edge_runtime import ErrorCode, HybridgeError, Reason
 from edge_runtime.tensor_spec import TensorSpec
 from tests.cloud_fallback.conftest import unsure
+from tests.cloud_fallback.onnx_models import write_linear
 
 Array = np.ndarray[Any, Any]
 
@@ -88,6 +91,45 @@ def test_a_function_that_makes_no_model_is_refused(source: str, said: str) -> No
         Repository.load([f"first={HERE}:reversing", source])
     assert caught.value.code is ErrorCode.MODEL_INVALID
     assert closed == ["first"]
+
+
+def test_loading_another_model_leaves_it_as_it_is(onnx_models: Path) -> None:
+    closed.clear()
+    repository = Repository.load([f"{HERE}:reversing", onnx_models / "linear.onnx"])
+    before = repository.find("reversing")
+    repository.load_model("linear")
+    assert repository.refresh() == []
+    assert repository.find("reversing") is before
+    assert closed == []
+
+
+def test_it_is_made_anew_when_it_is_asked_for_and_comes_back_when_it_was_unloaded() -> None:
+    closed.clear()
+    repository = Repository.load([f"{HERE}:reversing", f"other={HERE}:reversing"])
+    before = repository.find("reversing")
+    repository.load_model("reversing")
+    assert repository.find("reversing") is not before
+    assert closed == ["reversing"]
+    repository.unload_model("other")
+    assert [model.name for model in repository.models] == ["reversing"]
+    repository.load_model("other")
+    assert [(each.name, each.is_ready) for each in repository.index()] == [
+        ("other", True),
+        ("reversing", True),
+    ]
+
+
+def test_files_beside_it_are_watched(tmp_path: Path) -> None:
+    write_linear(tmp_path / "linear.onnx")
+    repository = Repository.load([f"{HERE}:reversing", tmp_path])
+    before = repository.find("linear")
+    with RepositoryWatch(repository, interval_s=0.02):
+        write_linear(tmp_path / "linear.new", gain=3.0)
+        (tmp_path / "linear.new").replace(tmp_path / "linear.onnx")
+        end = time.monotonic() + 10
+        while repository.find("linear") is before:
+            assert time.monotonic() < end, "not loaded within ten seconds"
+            time.sleep(0.02)
 
 
 def test_an_endpoint_that_stops_closes_its_models() -> None:

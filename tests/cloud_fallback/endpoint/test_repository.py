@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from cloud_fallback import Repository
+from cloud_fallback.endpoint.model_source import find_models
 from cloud_fallback.endpoint.served.onnx_model import OnnxModel
 from cloud_fallback.endpoint.served.tflite_model import TfliteModel
 from edge_runtime import Bundle, ErrorCode, HybridgeError, Model
@@ -45,6 +47,67 @@ def test_an_equals_sign_in_a_path_is_no_name(onnx_models: Path, tmp_path: Path) 
     assert Repository.load([path]).models[0].name == "linear"
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "..2026_01_01_00_00_00.1/linear/model.onnx",
+        ".ipynb_checkpoints/1/model.onnx",
+        "__MACOSX/1/model.onnx",
+        "lost+found/1/model.onnx",
+        "._linear.onnx",
+        "linear/.ipynb_checkpoints/model.onnx",
+        "linear/1/._model.onnx",
+    ],
+)
+def test_what_is_hidden_in_a_folder_or_the_systems_own_is_no_model(
+    onnx_models: Path, tmp_path: Path, hidden: str
+) -> None:
+    for path in (tmp_path / "linear" / "1" / "model.onnx", tmp_path / hidden):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(onnx_models / "linear.onnx", path)
+    (model,) = Repository.load([tmp_path]).models
+    assert (model.name, model.version) == ("linear", "1")
+
+
+def test_a_path_that_is_no_text_is_one_clear_error(onnx_models: Path, tmp_path: Path) -> None:
+    shutil.copy(onnx_models / "linear.onnx", tmp_path / os.fsdecode(b"\xff.onnx"))
+    with pytest.raises(HybridgeError, match=r"\\udcff\.onnx', expected one in UTF-8") as caught:
+        Repository.load([tmp_path])
+    assert caught.value.code is ErrorCode.USAGE
+
+
+def test_a_hidden_path_is_served_to_who_names_it(onnx_models: Path, tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    shutil.copy(onnx_models / "linear.onnx", tmp_path / ".cache" / ".linear.onnx")
+    assert Repository.load([tmp_path / ".cache" / ".linear.onnx"]).models[0].name == ".linear"
+    shutil.copy(onnx_models / "linear.onnx", tmp_path / ".cache" / "linear.onnx")
+    assert [model.name for model in Repository.load([tmp_path / ".cache"]).models] == ["linear"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read as somebody else")
+def test_a_folder_that_may_not_be_read_is_one_clear_error_but_for_the_file_systems_own(
+    onnx_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    (folder / "lost+found").mkdir(parents=True)
+    (folder / "lost+found").chmod(0o700)
+    shutil.copy(onnx_models / "linear.onnx", folder)
+    # Others may not pass through the folders above.
+    monkeypatch.chdir(folder)
+    os.seteuid(65534)
+    try:
+        assert [source.title for source in find_models(".")] == ["linear"]
+        os.seteuid(0)
+        (folder / "secret").mkdir()
+        (folder / "secret").chmod(0o700)
+        os.seteuid(65534)
+        with pytest.raises(HybridgeError, match=r"secret.*Permission denied") as caught:
+            find_models(".")
+    finally:
+        os.seteuid(0)
+    assert caught.value.code is ErrorCode.FILE_NOT_FOUND
+
+
 def test_what_cannot_be_served_is_refused(onnx_models: Path, tmp_path: Path) -> None:
     linear = onnx_models / "linear.onnx"
     (tmp_path / "rubbish.onnx").write_bytes(b"rubbish")
@@ -56,6 +119,8 @@ def test_what_cannot_be_served_is_refused(onnx_models: Path, tmp_path: Path) -> 
             [],
             [linear, linear],
             [f"={linear}"],
+            [""],
+            ["name="],
             [f"name={onnx_models}"],
             [tmp_path / "model.pb"],
         ],
@@ -63,6 +128,7 @@ def test_what_cannot_be_served_is_refused(onnx_models: Path, tmp_path: Path) -> 
             [tmp_path / "none.onnx"],
             [tmp_path / "none.tflite"],
             [tmp_path / "none.edge"],
+            [tmp_path / ("long" * 100)],
             [tmp_path / "empty"],
         ],
         ErrorCode.MODEL_INVALID: [[tmp_path / "rubbish.onnx"], [tmp_path / "rubbish.tflite"]],

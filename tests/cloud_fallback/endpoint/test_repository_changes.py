@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from cloud_fallback import Repository
@@ -106,6 +107,33 @@ def test_requests_without_a_version_are_split_by_weight_and_stick_to_their_key(f
     assert repository.find("linear", "1").version == "1"
 
 
+def test_a_split_that_changes_is_seen_on_refresh_and_loads_no_model_anew(folder: Path) -> None:
+    settings = folder / "linear" / "model.toml"
+    settings.write_text('split = { "10" = 0, "2" = 1 }')
+    repository = Repository.load([folder])
+    models, states = repository.models, repository.file_states()
+    assert repository.find("linear").version == "2"
+    settings.write_text('split = { "10" = 1, "2" = 0 }')
+    assert repository.file_states() != states
+    assert repository.refresh() == []
+    assert repository.find("linear").version == "10"
+    settings.unlink()
+    _put(folder, "11")
+    assert repository.refresh() == []
+    assert repository.find("linear").version == "11"
+    assert all(model in repository.models for model in models)
+
+
+def test_a_model_whose_settings_change_is_loaded_anew(folder: Path) -> None:
+    _put(folder, "1", name="other")
+    repository = Repository.load([folder])
+    linear, other = repository.find("linear"), repository.find("other")
+    (folder / "linear" / "model.toml").write_text("instances = 3")
+    assert repository.refresh() == []
+    assert repository.find("linear") is not linear
+    assert repository.find("other") is other
+
+
 def test_what_is_new_changed_or_gone_is_seen_on_refresh(folder: Path) -> None:
     repository = Repository.load([folder])
     _put(folder, "2", gain=5.0)
@@ -114,6 +142,25 @@ def test_what_is_new_changed_or_gone_is_seen_on_refresh(folder: Path) -> None:
     assert repository.refresh() == []
     assert repository.versions("linear") == ("11", "10", "2")
     assert [_gain(repository, version) for version in ("2", "10", "11")] == pytest.approx([5.0, 1.0, 7.0])
+    assert [state.version for state in repository.index()] == ["10", "11", "2"]
+
+
+def test_weights_in_a_file_of_their_own_are_part_of_their_version(folder: Path) -> None:
+    def put(gain: float) -> None:
+        path = folder / "linear" / "2" / "model.onnx"
+        write_linear(path, gain=gain)
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+    put(1.0)
+    repository = Repository.load([folder])
+    others = [repository.find("linear", version) for version in ("1", "10")]
+    graph = (folder / "linear" / "2" / "model.onnx").stat()
+    (folder / "linear" / "2" / "weights.bin").unlink()
+    put(5.0)
+    os.utime(folder / "linear" / "2" / "model.onnx", ns=(graph.st_atime_ns, graph.st_mtime_ns))
+    assert repository.refresh() == []
+    assert _gain(repository, "2") == pytest.approx(5.0)
+    assert [repository.find("linear", version) for version in ("1", "10")] == others
 
 
 def test_rubbish_in_a_models_place_leaves_the_model_that_was_there(folder: Path) -> None:
@@ -257,5 +304,47 @@ def test_a_watch_survives_rubbish_and_a_folder_that_is_gone(folder: Path, watche
     os.rename(folder.with_name("elsewhere"), folder)
     _put(folder, "10", gain=9.0)
     while _gain(watched) != pytest.approx(9.0):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("model", ["linear.onnx", "linear/1/model.onnx"])
+def test_a_watch_follows_the_links_that_kubernetes_replaces_at_once(tmp_path: Path, model: str) -> None:
+    def mount(moment: str, gain: float) -> None:
+        """Writes a volume as the kubelet does: a folder of this moment, and one rename of the link to it."""
+        folder = tmp_path / f"..{moment}"
+        (folder / model).parent.mkdir(parents=True)
+        write_linear(folder / model, gain=gain)
+        (tmp_path / "..data_tmp").symlink_to(folder.name)
+        os.replace(tmp_path / "..data_tmp", tmp_path / "..data")
+
+    mount("2026_01_01_00_00_00.1", 1.0)
+    top = Path(model).parts[0]
+    (tmp_path / top).symlink_to(Path("..data") / top)
+    repository = Repository.load([tmp_path])
+    with RepositoryWatch(repository, interval_s=0.02):
+        assert _gain(repository) == pytest.approx(1.0)
+        mount("2026_01_02_00_00_00.2", 4.0)
+        shutil.rmtree(tmp_path / "..2026_01_01_00_00_00.1")
+        give_up = time.monotonic() + 10
+        while _gain(repository) != pytest.approx(4.0):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    assert [state.name for state in repository.index()] == ["linear"]
+
+
+def test_a_watch_says_once_what_it_cannot_look_for(
+    folder: Path, watched: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = folder / "linear" / "model.toml"
+    settings.write_text("rubbish")
+    give_up = time.monotonic() + 10
+    while "model.toml" not in caplog.text:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert len(caplog.records) == 1
+    settings.write_text('versions = "latest"')
+    while watched.versions("linear") != ("10",):
         assert time.monotonic() < give_up
         time.sleep(0.01)

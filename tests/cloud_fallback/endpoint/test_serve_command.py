@@ -222,6 +222,69 @@ def test_a_new_version_is_taken_up_while_it_runs(tmp_path: Path, how: str) -> No
         assert process.stop() == 0
 
 
+@pytest.mark.parametrize("how", ["SIGHUP", "--watch"])
+def test_a_server_told_to_stop_while_it_loads_refuses_calls_at_once(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "models" / "linear"
+    (folder / "1").mkdir(parents=True)
+    write_linear(folder / "1" / "model.onnx")
+    with EndpointProcess([tmp_path / "models"], arguments=["--watch"] if how == "--watch" else []) as process:
+        # Reading this takes until the writer closes it.
+        os.mkfifo(folder / "model.toml")
+        if how == "SIGHUP":
+            os.kill(process.pid, signal.SIGHUP)
+        writer = _writer(folder / "model.toml")
+        os.kill(process.pid, signal.SIGTERM)
+        with CloudFallback(process.address, model="linear", deadline_s=1.0) as client:
+            _until(lambda: _is_refused(client))
+        os.close(writer)
+        assert process._process.wait(10) == 0
+
+
+def test_a_reload_that_is_asked_for_while_it_starts_is_done_then(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / "linear" / version).mkdir(parents=True)
+    write_linear(tmp_path / "linear" / "1" / "model.onnx")
+    os.mkfifo(tmp_path / "linear" / "model.toml")
+    command = [*HYBRIDGE, "serve", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        writer = _writer(tmp_path / "linear" / "model.toml")
+        process.send_signal(signal.SIGHUP)
+        (tmp_path / "linear" / "model.toml").unlink()
+        write_linear(tmp_path / "linear" / "2" / "model.onnx")
+        os.write(writer, b'versions = ["1"]')
+        os.close(writer)
+        assert process.stdout.readline().startswith("serving linear 1 on ")
+        assert process.stderr.readline() == "serving linear 2, linear 1\n"
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def _writer(fifo: Path) -> int:
+    """The other end of a pipe, once somebody reads it."""
+    opened: list[int] = []
+
+    def is_read() -> bool:
+        try:
+            opened.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    _until(is_read)
+    return opened[0]
+
+
+def _is_refused(client: CloudFallback) -> bool:
+    try:
+        client.infer({"x": X})
+    except HybridgeError as error:
+        return error.code is ErrorCode.CLOUD_UNAVAILABLE
+    return False
+
+
 def test_requests_are_split_among_versions_as_it_is_told(tmp_path: Path) -> None:
     for version, gain in (("1", 1.0), ("2", 3.0)):
         folder = tmp_path / "linear" / version

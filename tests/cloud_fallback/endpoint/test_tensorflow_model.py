@@ -56,6 +56,21 @@ def test_a_keras_model_answers_by_the_names_of_its_layers(keras_model: tuple[Pat
         np.testing.assert_allclose(answer[name], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_sequence_of_layers_is_served(tmp_path: Path, suffix: str) -> None:
+    import keras
+
+    keras.utils.set_random_seed(4)
+    layers = [keras.layers.Dense(5, activation="relu"), keras.layers.Dense(2, name="scores")]
+    model = keras.Sequential([keras.Input((4,), name="x"), *layers])
+    model.save(tmp_path / f"steps.{suffix}")
+    served = Repository.load([tmp_path]).find("steps")
+    (given,), (gives,) = served.inputs, served.outputs
+    assert (given.shape, gives.name, gives.shape) == (("batch", 4), "scores", ("batch", 2))
+    x = np.random.default_rng(0).random((3, 4), dtype=np.float32)
+    np.testing.assert_allclose(served.infer({given.name: x})["scores"], model(x), rtol=1e-5)
+
+
 def test_a_saved_model_answers_by_the_names_of_its_signature(
     keras_model: tuple[Path, Any], tmp_path: Path
 ) -> None:

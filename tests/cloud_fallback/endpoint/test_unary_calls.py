@@ -46,6 +46,31 @@ class _Handler:
         if call.received_bytes > 2**16:
             raise HybridgeError(ErrorCode.CLOUD_OVERLOADED, "test", received="much", retry_after_s=0.5)
 
+    def begin(self, content: bytes, call: UnaryCall, *, is_brief: bool) -> bool:
+        if content.startswith(b"read, ") and not is_brief:
+            content = content.removeprefix(b"read, ")
+        match content:
+            case b"later":
+                threading.Timer(0.05, call.finish, [b"at last"]).start()
+            case b"later, refused":
+                error = HybridgeError(ErrorCode.CLOUD_OVERLOADED, "test", received="much", retry_after_s=0.5)
+                threading.Timer(0.05, call.refuse, [error]).start()
+            case b"later, left":
+                threading.Timer(0.2, self._look_and_finish, [call]).start()
+            case b"at once":
+                call.finish(b"here")
+            case b"refused":
+                raise HybridgeError(ErrorCode.MODEL_UNKNOWN, "test")
+            case b"broken":
+                raise KeyError("in begin")
+            case _:
+                return False
+        return True
+
+    def _look_and_finish(self, call: UnaryCall) -> None:
+        self.seen.append(call.is_active())
+        call.finish(b"")
+
     def answer(self, content: bytes, call: UnaryCall) -> bytes:
         self.threads.add(threading.current_thread().name)
         match content:
@@ -149,6 +174,29 @@ def test_quick_answers_are_given_by_the_thread_that_polls_and_slow_ones_by_other
         for _ in range(10):
             infer(b"abc", timeout=5)
         assert any(name.startswith("calls") for name in handler.threads)
+
+
+@pytest.mark.parametrize("read", [b"", b"read, "])
+def test_a_call_is_answered_later_without_a_thread(read: bytes) -> None:
+    handler = _Handler()
+    with _serving(handler, workers=1) as (infer, calls), ThreadPoolExecutor(32) as pool:
+        infer(b"abc", timeout=5)
+        calls._usual_s, calls._num_answers = 0.01, 1
+        start = time.monotonic()
+        answers = list(pool.map(lambda _: infer(read + b"later", timeout=5), range(32)))
+        assert answers == [b"at last"] * 32
+        assert time.monotonic() - start < 32 * 0.05 / 2
+        assert infer(read + b"at once", timeout=5) == b"here"
+        later = _failure(lambda: infer(read + b"later, refused", timeout=5))
+        assert ("grpc-retry-pushback-ms", "500") in later.trailing_metadata()
+        refused = _failure(lambda: infer(read + b"refused", timeout=5))
+        assert refused.code() is grpc.StatusCode.NOT_FOUND
+        broken = _failure(lambda: infer(read + b"broken", timeout=5))
+        assert broken.code() is grpc.StatusCode.INTERNAL
+        late = _failure(lambda: infer(read + b"later, left", timeout=0.1))
+        assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        _until(lambda: handler.seen == [False], 5)
+    assert not any(name.startswith("calls") for name in handler.threads)
 
 
 def test_one_long_answer_keeps_no_other_call_waiting() -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from benchmarks.serving_vs_peers.mlserver import start_mlserver
-from benchmarks.serving_vs_peers.server_process import ServerProcess
+from benchmarks.peers import peer_python
+from benchmarks.serving_vs_peers.mlserver import _REQUIREMENTS, start_mlserver
+from benchmarks.serving_vs_peers.server_process import ServerProcess, free_port
 from benchmarks.serving_vs_peers.triton import start_triton
+from cloud_fallback import EndpointProcess
+from cloud_fallback.endpoint.token_file import token_digest
 from edge_runtime import ErrorCode, HybridgeError
+from edge_runtime.console import say
+from tests.cloud_fallback.peers.client_models import write_client_models
 
 Array = np.ndarray[Any, Any]
 # Starts a peer: on any port that is free, or on the one that is given.
 Start = Callable[..., ServerProcess]
+
+TOKEN, OTHER_TOKEN = "token-for-sums-" + "s" * 28, "token-for-area-" + "a" * 28
+# For a peer's Python: not where this program's packages are.
+PEER_ENVIRONMENT = {"PYTHONPATH": ""}
 
 _RUNTIMES = Path(__file__).with_name("runtimes")
 _TENSOR = {"datatype": "FP32"}
@@ -78,6 +88,23 @@ def _triton(folder: Path, digits: Digits, port: int | None) -> ServerProcess:
     )
 
 
+@contextmanager
+def _skipped_without_its_package() -> Iterator[None]:
+    try:
+        yield
+    except HybridgeError as error:
+        if error.code is ErrorCode.FILE_NOT_FOUND:
+            pytest.skip(f"the peer's package cannot be installed here: {error.message}")
+        raise
+
+
+@pytest.fixture(scope="session")
+def mlserver_python() -> Path:
+    """The Python of the environment that has MLServer."""
+    with _skipped_without_its_package():
+        return peer_python("mlserver", _REQUIREMENTS, say=say)
+
+
 @pytest.fixture(scope="package", params=[_mlserver, _triton], ids=["mlserver", "triton"])
 def start(
     request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest.TempPathFactory
@@ -86,12 +113,8 @@ def start(
     started: list[ServerProcess] = []
 
     def start_one(port: int | None = None) -> ServerProcess:
-        try:
+        with _skipped_without_its_package():
             started.append(request.param(tmp_path_factory.mktemp("peer"), digits, port))
-        except HybridgeError as error:
-            if error.code is ErrorCode.FILE_NOT_FOUND:
-                pytest.skip(f"the peer's package cannot be installed here: {error.message}")
-            raise
         return started[-1]
 
     yield start_one
@@ -103,3 +126,43 @@ def start(
 def peer(start: Start) -> ServerProcess:
     """A peer that all tests share."""
     return start()
+
+
+class Served(NamedTuple):
+    """Our endpoint in a process of its own."""
+
+    process: EndpointProcess
+    rest_port: int
+
+    @property
+    def rest_address(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+
+@pytest.fixture(scope="package")
+def client_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models that `write_client_models` names."""
+    folder = tmp_path_factory.mktemp("client_models")
+    write_client_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def served(client_models: Path) -> Iterator[Served]:
+    """Serves them, over gRPC and REST, to anybody."""
+    port = free_port()
+    with EndpointProcess([client_models], arguments=["--rest-port", str(port)]) as process:
+        yield Served(process, port)
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    """The file that lets in who has `TOKEN` to the model `sums`, and who has `OTHER_TOKEN` to `area`."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(
+        "".join(
+            f'[clients.{model}]\ntoken_sha256 = ["{token_digest(token)}"]\nmodels = ["{model}"]\n'
+            for model, token in (("sums", TOKEN), ("area", OTHER_TOKEN))
+        )
+    )
+    return file

@@ -95,7 +95,8 @@ def test_an_input_of_another_shape_is_refused_and_the_next_is_answered(
         assert shape == (64,)
         assert answer.source is Source.CLOUD
     else:
-        assert answer.reason is Reason.CLOUD_REFUSED
+        # What one of its models raises MLServer tells as INTERNAL, whoever is to blame.
+        assert answer.reason in (Reason.CLOUD_REFUSED, Reason.CLOUD_FAILED)
     assert fallback.resolve(_query(digits.images[0])).source is Source.CLOUD
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cloud_fallback.threshold.examples import Examples
 
-__all__ = ["Population", "declining", "two_tiers", "usual"]
+__all__ = ["Population", "coarse", "declining", "two_tiers", "usual"]
 
 Array = np.ndarray[Any, Any]
 
@@ -58,6 +58,14 @@ def declining() -> Population:
     """A cloud that is worse than the device where that is sure: accuracy rises and falls with the threshold."""
     confidence = np.linspace(0.4, 0.99, 40)
     return Population(np.full(40, 1 / 40), confidence[None], confidence[None], np.linspace(0.9, 0.84, 40))
+
+
+def coarse() -> Population:
+    """A quantised confidence of five levels, many of exactly 1, and a cloud that is worse than the device there."""
+    confidence = np.array([96, 128, 192, 240, 256]) / 256
+    device = np.array([0.3, 0.4, 0.6, 0.85, 0.93])
+    share = np.array([0.15, 0.2, 0.2, 0.2, 0.25])
+    return Population(share, confidence[None], device[None], np.array([0.95, 0.95, 0.95, 0.95, 0.8]))
 
 
 def two_tiers() -> Population:

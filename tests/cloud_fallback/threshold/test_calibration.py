@@ -51,6 +51,17 @@ def test_zeros_of_a_quantised_softmax_do_not_decide() -> None:
     assert calibrate(coarse, classes, activation="softmax") == pytest.approx(2.0, rel=0.25)
 
 
+def test_a_model_that_is_far_too_sure_is_not_taken_for_one_that_says_nothing() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 30, (200, 2))
+    classes = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    # Most probabilities are 0 or 1, of mistakes too: between the likeliest temperature and the lowest all are worse.
+    likely = np.exp(log_softmax(logits * 18, axis=1)).astype(np.float32)
+    temperature = calibrate(likely, classes, activation="softmax")
+    assert temperature is not None
+    assert 10 < temperature < 25
+
+
 @pytest.mark.parametrize(
     "scores",
     [np.eye(10), np.zeros((10, 10)), np.roll(np.eye(10), 1, axis=1)],

@@ -181,7 +181,13 @@ def test_answers_that_are_no_scores_are_refused(
     endpoint: Endpoint, model: str, inputs: dict[str, Array]
 ) -> None:
     with pytest.raises(HybridgeError, match="example 0 of 1") as caught:
-        ask_cloud(f"grpc://{endpoint.address}/{model}", [inputs], output="logits", progress=lambda _: None)
+        ask_cloud(
+            f"grpc://{endpoint.address}/{model}",
+            [inputs],
+            settings={},
+            output="logits",
+            progress=lambda _: None,
+        )
     assert caught.value.code in (ErrorCode.CLOUD_REFUSED, ErrorCode.INPUT_DTYPE)
 
 

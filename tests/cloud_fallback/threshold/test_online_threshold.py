@@ -79,6 +79,35 @@ def test_without_exploration_it_would_not_find_out() -> None:
     assert _run(online, fooled)[4000:].mean() > 1.4 * _fixed(fooled, 0.2)[0]
 
 
+@pytest.mark.parametrize(("learns", "most"), [(True, 1.2), (False, math.inf)])
+def test_late_answers_keep_a_network_that_is_bad_at_bad_times_from_misleading_it(
+    learns: bool, most: float
+) -> None:
+    rng = np.random.default_rng(1)
+    confidence = rng.beta(4, 1, 20_000)
+    # Of every hundred examples fifty find no network, and the device is wrong more often.
+    is_away = np.arange(20_000) // 50 % 2 == 1
+    disagree = rng.random(20_000) < (1 - confidence) ** np.where(is_away, 0.4, 3.0)
+    online = OnlineThreshold(0.2, seed=0)
+    waiting: list[tuple[float, bool]] = []
+    costs = []
+    for each, wrong, away in zip(confidence.tolist(), disagree.tolist(), is_away.tolist(), strict=True):
+        if not away:
+            for late, late_wrong in waiting:
+                online.learn(late, agreed=not late_wrong)
+            waiting = []
+        ask, _ = online.decide(each)
+        costs.append(0.2 if ask else wrong)
+        if ask and not away:
+            online.learn(each, agreed=not wrong)
+        elif ask and learns:
+            waiting.append((each, wrong))
+    best, _ = _fixed((confidence[10_000:], disagree[10_000:]), 0.2)
+    costs_now = np.mean(costs[10_000:])
+    assert costs_now <= most * best
+    assert learns or costs_now > 1.3 * best
+
+
 def test_it_starts_where_it_is_told_and_by_default_where_a_calibrated_confidence_is_best() -> None:
     assert OnlineThreshold(0.2, start=0.73).threshold == 0.73
     assert OnlineThreshold(0.2).threshold == 0.8

@@ -47,7 +47,8 @@ class TritonPythonModel:
         try:
             outputs = self._model.run(self._preprocess(inputs))
         except HybridgeError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.message))
+            refused = pb_utils.TritonError(error.message, pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=refused)
         wanted = request.requested_output_names()
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, outputs[name]) for name in wanted])
 
