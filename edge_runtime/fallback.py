@@ -36,7 +36,8 @@ __all__ = [
 _GROUP = "hybridge.fallbacks"
 
 
-@dataclass(frozen=True, slots=True)
+# These two are made for each prediction; frozen ones would take three times as long to make.
+@dataclass(slots=True)
 class Query:
     """What a stage knows when it may ask elsewhere.
 
@@ -61,7 +62,7 @@ class Query:
     agrees: Callable[[Mapping[str, Array]], bool] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What came of a query: `outputs` from elsewhere, or None to keep the device's own.
 

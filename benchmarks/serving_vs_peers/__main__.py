@@ -41,7 +41,9 @@ _IMAGES = "imagenet_ladder/mobilenet_v2_1.0_224_quant.tflite"
 @click.option(
     "--serve", default="", help="More flags of 'hybridge serve' for the trivial model, as one string."
 )
-@click.option("--serve-images", default="", help="Likewise for the images.")
+@click.option(
+    "--serve-images", default="--max-batch-size 4", show_default=True, help="Likewise for the images."
+)
 @click.option(
     "--overload", default=2.0, show_default=True, help="Requests, as a multiple of what it answers."
 )

@@ -44,6 +44,7 @@ class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
     """Images a second, medians over rounds.
 
     Attributes:
+        arguments: Flags that the endpoint was given.
         endpoint: Of the endpoint, with requests in flight.
         alone: Of the interpreter alone, by how many there are and their threads.
         ratio: Of the endpoint over the faster of those: the median of the rounds' ratios.
@@ -53,6 +54,7 @@ class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
         overload: What happens above capacity.
     """
 
+    arguments: str
     endpoint: float
     alone: dict[str, float]
     ratio: float
@@ -116,6 +118,7 @@ def measure_images(
     best = int(np.argmax(np.median(rates, axis=0)))
     ratios = [outcome.per_second / row[best] for outcome, row in zip(outcomes, rates, strict=True)]
     return ImageReport(
+        arguments=" ".join(arguments),
         endpoint=capacity,
         alone={each.name: float(rate) for each, rate in zip(alone, np.median(rates, axis=0), strict=True)},
         ratio=statistics.median(ratios),

@@ -157,7 +157,8 @@ def _image_lines(images: ImageReport) -> list[str]:
     over, outcome = images.overload, images.overload.outcome
     ended = ", ".join(f"{count:,} {status}" for status, count in outcome.failed.items()) or "none"
     return [
-        f"the endpoint answers {images.endpoint:.1f} images a second, the interpreter alone {alone}: "
+        f"the endpoint ({images.arguments or 'as it comes'}) answers {images.endpoint:.1f} images a second, "
+        f"the interpreter alone {alone}: "
         f"{images.ratio:.2f} ({images.least:.2f} to {images.most:.2f}) of the faster",
         f"overload, {over.rate:.0f} requests a second with a deadline of {over.deadline_ms:g} ms: "
         f"{outcome.answered:,} answered in {outcome.seconds:.0f} s, {outcome.in_time:,} of them in time "

@@ -24,7 +24,7 @@ from cloud_fallback.client.figures import Counts, FallbackFigures
 from cloud_fallback.client.hedging import Hedge
 from cloud_fallback.client.model_card import ModelCard, declared_inputs
 from cloud_fallback.client.payload import Declared, Payload
-from cloud_fallback.client.question import Question
+from cloud_fallback.client.question import Question, QuestionForm
 from cloud_fallback.client.tls import Tls
 from cloud_fallback.policy import Action, Decision, Link, OffloadPolicy, Policy
 from edge_runtime.errors import ErrorCode, HybridgeError
@@ -145,8 +145,7 @@ class CloudFallback:
         self.policy: Policy = OffloadPolicy() if policy is None else policy
         self._input_names = inputs
         self._output_names = {stage: cloud for cloud, stage in (outputs or {}).items()}
-        self._max_message_bytes = max_message_bytes
-        self._payload = Payload(payload)
+        self._form = QuestionForm(model, model_version, Payload(payload), max_message_bytes)
         self._cache = cache
         self._table = table
         self.outbox = outbox
@@ -474,15 +473,7 @@ class CloudFallback:
         return request.id
 
     def _question(self, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> Question:
-        return Question(
-            self.model,
-            self.model_version,
-            inputs,
-            outputs,
-            payload=self._payload,
-            declared=self._card.declared,
-            max_bytes=self._max_message_bytes,
-        )
+        return Question(self._form, inputs, outputs, self._card.declared)
 
     def _renamed(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._input_names is None:

@@ -38,6 +38,20 @@ _METADATA_TIMEOUT_S = 10.0
 _NOT_MET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
+class _Process:
+    """This process, without asking the system each time."""
+
+    def __init__(self) -> None:
+        self.look()
+        os.register_at_fork(after_in_child=self.look)
+
+    def look(self) -> None:
+        self.id = os.getpid()
+
+
+_process = _Process()
+
+
 class Connection:
     """Calls an endpoint over a shared channel, which the first call opens, in the process that makes it.
 
@@ -208,7 +222,7 @@ class Connection:
             self._closed = True
             channels, self._channels = self._channels, [None, None]
             # In a forked child the channel is the parent's, and touching it waits for threads that are not there.
-            if self._process == os.getpid():
+            if self._process == _process.id:
                 for channel in channels:
                     if channel is not None:
                         channel.release()
@@ -321,13 +335,13 @@ class Connection:
 
     def _channel(self, lane: int) -> SharedChannel:
         channel = self._channels[lane]
-        if channel is None or self._process != os.getpid():
+        if channel is None or self._process != _process.id:
             return self._open(lane)
         return channel
 
     def _open(self, lane: int) -> SharedChannel:
         with self._lock:
-            if self._process not in (0, os.getpid()):
+            if self._process not in (0, _process.id):
                 raise self._failure(
                     ErrorCode.CLOUD_UNAVAILABLE,
                     "a connection of the process that this one was forked from",
@@ -339,7 +353,7 @@ class Connection:
             if channel is None:
                 channel = SharedChannel.acquire(replace(self._settings, lane=lane))
                 self._channels[lane] = channel
-                self._process = os.getpid()
+                self._process = _process.id
             return channel
 
     def _failure(self, code: ErrorCode, received: str, fix: str = "") -> HybridgeError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from cloud_fallback.open_inference.tensors import numpy_type
+from cloud_fallback.open_inference.tensors import datatype, numpy_type
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array
 
@@ -52,24 +52,20 @@ class Payload:
             HybridgeError: `input-dtype`, `input-shape` or `input-invalid` for an array that the form asked for cannot
                 hold; `extra-missing`.
         """
-        if not self._forms and not declared:
-            return inputs
-        sent = {}
+        changed = {}
         for name, array in inputs.items():
             form = self._forms.get(name)
             if form is not None:
-                sent[name] = form(array, declared.get(name))
-            elif name in declared:
-                sent[name] = _as_declared(array, declared[name][0])
-            else:
-                sent[name] = array
-        return sent
+                changed[name] = form(array, declared.get(name))
+            elif name in declared and datatype(array.dtype) != declared[name][0]:
+                changed[name] = _as_declared(array, declared[name][0])
+        return {**inputs, **changed} if changed else inputs
 
 
 def _as_declared(array: Array, datatype: str) -> Array:
     """The array in the declared type, if that holds every value as it is; else as it was."""
     wanted = numpy_type(datatype)
-    if wanted is None or array.dtype == wanted or array.dtype.kind not in "biuf" or wanted.kind == "b":
+    if wanted is None or array.dtype.kind not in "biuf" or wanted.kind == "b":
         return array
     cast = _cast(array, wanted)
     return array if cast is None else cast

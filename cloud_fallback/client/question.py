@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -12,42 +13,47 @@ from cloud_fallback.open_inference.tensors import serialize_request
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array
 
-__all__ = ["Question", "digest"]
+__all__ = ["Question", "QuestionForm", "digest"]
 
 _DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionForm:
+    """What is the same in all questions of a fallback.
+
+    Attributes:
+        model: The model's name.
+        version: Its version, or empty.
+        payload: In which form inputs are sent.
+        max_bytes: Size of the largest request.
+    """
+
+    model: str
+    version: str
+    payload: Payload
+    max_bytes: int
 
 
 class Question:
     """What is asked of a model.
 
     Args:
-        model: The model's name.
-        version: Its version, or empty.
+        form: What other questions have in common with it.
         inputs: Arrays by the endpoint's names.
         outputs: Names of the outputs that are wanted, or none for all.
-        payload: In which form inputs are sent.
         declared: What the model says that it takes.
-        max_bytes: Size of the largest request.
     """
 
+    __slots__ = ("_declared", "_form", "_inputs", "_request", "bytes_saved", "outputs")
+
     def __init__(
-        self,
-        model: str,
-        version: str,
-        inputs: Mapping[str, Array],
-        outputs: tuple[str, ...],
-        *,
-        payload: Payload,
-        declared: Declared,
-        max_bytes: int,
+        self, form: QuestionForm, inputs: Mapping[str, Array], outputs: tuple[str, ...], declared: Declared
     ):
         self.outputs = outputs
-        self._model = model
-        self._version = version
+        self._form = form
         self._inputs = inputs
-        self._payload = payload
         self._declared = declared
-        self._max_bytes = max_bytes
         self._request: bytes | None = None
         self.bytes_saved = 0
 
@@ -58,14 +64,15 @@ class Question:
             HybridgeError: `message-too-large`; `input-dtype` and others for inputs that cannot be sent.
         """
         if self._request is None:
-            sent = self._payload.shrink(self._inputs, self._declared)
-            request = serialize_request(self._model, sent, version=self._version, outputs=self.outputs)
-            if len(request) > self._max_bytes:
+            form = self._form
+            sent = form.payload.shrink(self._inputs, self._declared)
+            request = serialize_request(form.model, sent, version=form.version, outputs=self.outputs)
+            if len(request) > form.max_bytes:
                 raise HybridgeError(
                     ErrorCode.MESSAGE_TOO_LARGE,
-                    f"request for model '{self._model}'",
+                    f"request for model '{form.model}'",
                     received=f"{len(request)} bytes",
-                    expected=f"at most {self._max_bytes}",
+                    expected=f"at most {form.max_bytes}",
                     fix="send less, or raise max_message_bytes here and at the endpoint",
                 )
             if sent is not self._inputs:

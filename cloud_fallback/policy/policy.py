@@ -34,7 +34,8 @@ class Decision:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+# Made for each question; a frozen one would take three times as long to make.
+@dataclass(slots=True)
 class Link:
     """What a client knows of the way to the cloud.
 

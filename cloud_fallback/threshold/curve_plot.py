@@ -16,13 +16,12 @@ from cloud_fallback.plot import (
     new_figure,
     percent,
     render,
-    require_plots,
 )
 from cloud_fallback.threshold.examples import JointPoint
 from cloud_fallback.threshold.fit import Fit, Promise
 from cloud_fallback.threshold.tradeoff import Line, Tradeoff
 
-__all__ = ["draw_curve", "require_plots"]
+__all__ = ["draw_curve"]
 
 
 def draw_curve(tradeoff: Tradeoff, fit: Fit, *, suffix: str) -> bytes:

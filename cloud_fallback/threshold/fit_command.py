@@ -136,7 +136,7 @@ def _targets(bundle: Sequence[str], out: Path, plot: str | None, *, overwrite: b
         for target in targets:
             check_writable(target, overwrite=overwrite)
     if plot is not None:
-        from cloud_fallback.threshold.curve_plot import require_plots
+        from cloud_fallback.plot import require_plots
 
         require_plots(plot)
         check_writable(plot, overwrite=overwrite)

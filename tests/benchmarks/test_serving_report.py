@@ -55,6 +55,7 @@ def _outcome(**given: Any) -> Outcome:
 
 def _images(*, ratio: float = 0.95, good_share: float = 0.9, **over: Any) -> ImageReport:
     return ImageReport(
+        arguments="--max-batch-size 4",
         endpoint=100.0,
         alone={"1 x 2 threads": 100.0, "2 x 1 threads": 105.0},
         ratio=ratio,

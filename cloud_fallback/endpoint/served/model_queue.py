@@ -153,7 +153,8 @@ class ModelQueue(Generic[_Runner]):
         self._arrived = threading.Condition(self._lock)
         # What a leader waits for more of, before it runs.
         self._wanted: object = None
-        self._expected_s = _FIRST_GUESS_S
+        # Of a run, and of a request's part in one.
+        self._expected_run_s = self._expected_s = _FIRST_GUESS_S
         self._answered = self._shed = self._expired = self._runs = 0
         self._busy_s = 0.0
 
@@ -261,7 +262,7 @@ class ModelQueue(Generic[_Runner]):
                 self._shed += 1
                 raise self._overloaded(f"at most {_MAX_HOLDING} that hold a thread")
             left = request.time_left()
-            if left is not None and left * _SPENT < self._expected_wait_s() + self._expected_s:
+            if left is not None and left * _SPENT < self._expected_wait_s() + self._expected_run_s:
                 # It would be late, and what it waited for would be of use to nobody.
                 self._shed += 1
                 raise self._overloaded(f"a turn within {max(left, 0.0) * 1e3:.0f} ms")
@@ -365,8 +366,8 @@ class ModelQueue(Generic[_Runner]):
         self._runs += 1
         self._busy_s += seconds
         self._answered += requests
-        change = seconds / requests - self._expected_s
-        self._expected_s += change * (_NEW if change > 0 else _NEW_AND_LESS)
+        self._expected_s = _moved(self._expected_s, seconds / requests)
+        self._expected_run_s = _moved(self._expected_run_s, seconds)
 
     def _gather(self, leader: _Request[_Runner]) -> list[_Request[_Runner]]:
         """Others' requests that the leader runs with its own, after it has waited for them as long as it may."""
@@ -439,7 +440,8 @@ class ModelQueue(Generic[_Runner]):
                     request.error = error
 
     def _expected_wait_s(self) -> float:
-        return (len(self._waiting) + 1) * self._expected_s / self._instances
+        # Those that wait, and the rest of what runs.
+        return (len(self._waiting) * self._expected_s + self._expected_run_s) / self._instances
 
     def _overloaded(self, expected: str) -> HybridgeError:
         waiting = len(self._waiting)
@@ -459,6 +461,12 @@ class ModelQueue(Generic[_Runner]):
             received="a request whose deadline passed, or whose caller left, before its turn came",
             fix="give it a longer deadline, or the endpoint more instances",
         )
+
+
+def _moved(expected_s: float, seconds: float) -> float:
+    """What is expected after one more run took so long."""
+    change = seconds - expected_s
+    return expected_s + change * (_NEW if change > 0 else _NEW_AND_LESS)
 
 
 def _unused(_runner: object, _inputs: Mapping[str, Array]) -> dict[str, Array]:
