@@ -89,14 +89,12 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: str 
     help="TOML file with defaults: a table for each verb, a key for each flag.",
 )
 def hybridge() -> None:
-    r"""Carries a trained model to a device, and asks the cloud when the device is unsure.
+    """Carries a trained model to a device, and asks the cloud when the device is unsure.
 
-    \b
     Every flag can also be set by an environment variable, HYBRIDGE_<VERB>_<FLAG>, or in the file that --config
     names; a flag comes before the environment, the environment before the file.
 
-    \b
-    Shell completion:  eval "$(_HYBRIDGE_COMPLETE=bash_source hybridge)"   (or zsh_source, fish_source)
+    Shell completion: eval "$(_HYBRIDGE_COMPLETE=bash_source hybridge)" (or zsh_source, fish_source)
     """
 
 

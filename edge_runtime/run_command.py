@@ -76,7 +76,9 @@ _SINGLE = {*_IMAGES, ".npy", ".npz"}
 @click.option("--fallback", help="Whom to ask when unsure, such as grpc://127.0.0.1:8001/digits-large.")
 @access_flags
 @click.option(
-    "--deadline-ms", type=click.FloatRange(min=0, min_open=True), help="How long the cloud may take."
+    "--deadline-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How long the cloud may take, in place of the URL's deadline_ms.  [default: 200]",
 )
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), help="Ask below this confidence, in place of the bundle's."

@@ -73,6 +73,7 @@ def _late_over_replicas(axes: Any, plan: Plan) -> None:
     axes.set_xlabel("replicas at the peak")
     axes.set_ylabel("share of late answers")
     percent(axes.yaxis)
+    _percent_between(axes.yaxis)
     _whole(axes.xaxis)
 
 
@@ -87,6 +88,19 @@ def _accuracy_over_replicas(axes: Any, plan: Plan) -> None:
     axes.set_ylabel("accuracy of device and cloud together")
     percent(axes.yaxis)
     _whole(axes.xaxis)
+
+
+def _percent_between(axis: Any) -> None:
+    """Has some of the ticks between powers of ten written as percentages, where there is but one such power or none."""
+    from matplotlib.ticker import FuncFormatter
+
+    low, high = axis.get_view_interval()
+    is_short = high < 20 * low
+    axis.set_minor_formatter(
+        FuncFormatter(
+            lambda share, _: f"{share * 100:.6g}%" if is_short and f"{share:e}"[0] in "2357" else ""
+        )
+    )
 
 
 def _whole(axis: Any) -> None:

@@ -57,6 +57,8 @@ _PASSING = {
     ErrorCode.CLOUD_OVERLOADED,
     ErrorCode.UNAUTHENTICATED,
 }
+# A budget gives back minute by minute.
+_BUDGET_RETRY_S = 60.0
 _COMPRESSIONS = {"none": None, "gzip": grpc.Compression.Gzip}
 
 
@@ -256,8 +258,16 @@ class CloudFallback:
         """Sends a question from an outbox, and returns the endpoint's answer as it came; see `drain_deferred`.
 
         Raises:
-            HybridgeError: As `infer`.
+            HybridgeError: As `infer`; `cloud-unavailable`, with a time to come again, while its budget is spent.
         """
+        budget = self.policy.budget if isinstance(self.policy, OffloadPolicy) else None
+        if budget is not None and (spent := budget.spend(len(request.body))) is not None:
+            raise HybridgeError(
+                ErrorCode.CLOUD_UNAVAILABLE,
+                f"question for {self.destination}",
+                received=f"an hour's budget that is spent ({spent})",
+                retry_after_s=_BUDGET_RETRY_S,
+            )
         # Our endpoint gives the first answer again to the same key; others do not know it, and answer anew.
         return self._connection.send(request.body, timeout_s, (("idempotency-key", request.id),))
 

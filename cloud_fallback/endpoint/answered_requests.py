@@ -58,7 +58,9 @@ class AnsweredRequests:
                 if found is None:
                     mine = self._answers[key] = _Answer()
                     break
-            if not found.done.wait(time_left()):
+            left = time_left()
+            # gRPC's idea of no deadline is more seconds than a lock can wait.
+            if not found.done.wait(None if left is None else min(left, threading.TIMEOUT_MAX)):
                 raise HybridgeError(
                     ErrorCode.CLOUD_DEADLINE,
                     "request that came twice",

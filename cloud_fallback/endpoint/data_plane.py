@@ -112,7 +112,8 @@ class DataPlane:
                 answer = self._infer(request)
             request.resolved = answer.model, answer.version
             return answer
-        except Exception as error:
+        # What exits or panics in a model's own code would end the thread, and leave its request without an end.
+        except BaseException as error:
             told = _told(error, request)
             if told is error:
                 raise
@@ -125,7 +126,7 @@ class DataPlane:
             HybridgeError: `model-unknown`.
         """
         # Those that come twice wait for each other.
-        if request.idempotency_key:
+        if request.idempotency_key or not self.repository.begins(request.model, request.version):
             return None
         use = self._use(request)
         model = use.__enter__()
@@ -206,17 +207,21 @@ class BegunInference:
         try:
             self._wanted = _wanted(request.outputs, model)
             model.begin(request.inputs, request.time_left, self._ran)  # type: ignore[attr-defined]
-        except Exception as error:
+        except BaseException as error:
             self._ran(error, None)
 
     def _ran(self, outcome: dict[str, Array] | BaseException, turn: Turn | None) -> None:
         request, model = self._request, self._model
         request.turn = turn
         answer: Inference | HybridgeError
-        if isinstance(outcome, BaseException):
-            answer = _told(outcome, request)
-        else:
-            answer = Inference(model.name, model.version, {name: outcome[name] for name in self._wanted})
+        try:
+            if isinstance(outcome, BaseException):
+                answer = _told(outcome, request)
+            else:
+                answer = Inference(model.name, model.version, {name: outcome[name] for name in self._wanted})
+        except Exception as error:
+            # It lacks what it says that it gives.
+            answer = _told(error, request)
         self._use.__exit__()
         self._then(answer)
 

@@ -190,14 +190,33 @@ class Repository:
         """`find`, for a model that is not closed before the block ends, whatever replaces it meanwhile."""
         return ModelUse(self, name, version, sticky_key)
 
+    def begins(self, name: str, version: str = "") -> bool:
+        """Whether whatever may answer takes requests without holding their threads; see `ServedModel`.
+
+        Of versions that share requests all must: those that did would else be chosen once more than the others.
+        """
+        serving = self._serving.get(name)
+        if serving is None or version or serving.split is None:
+            return True
+        return all(getattr(each.model, "begin", None) is not None for each in serving.versions.values())
+
     def _taken(self, name: str, version: str, sticky_key: str) -> _Loaded:
         """A model that is not closed until `_let_go`."""
+        before = None
         while True:
             loaded = self._find(name, version, sticky_key)
             with self._counting:
                 if not loaded.retired:
                     loaded.users += 1
                     return loaded
+            if loaded is before:
+                # Nothing has replaced it: all were closed.
+                raise HybridgeError(
+                    ErrorCode.CLOUD_UNAVAILABLE,
+                    f"model '{name}'",
+                    received="a request while its endpoint ends",
+                )
+            before = loaded
 
     def _let_go(self, loaded: _Loaded) -> None:
         with self._counting:
@@ -432,5 +451,10 @@ class ModelUse:
 
 def _close(loaded: _Loaded) -> None:
     close = getattr(loaded.model, "close", None)
-    if close is not None:
+    if close is None:
+        return
+    try:
         close()
+    except Exception:
+        # Whoever comes to close it last has an answer to give, or other models to close.
+        _log.exception("model '%s' could not be closed", loaded.model.name)

@@ -6,10 +6,12 @@ import json
 import os
 import secrets
 from datetime import datetime
+from pathlib import Path
 
 import click
 
 from edge_runtime.console import emit, format_option, usage_error
+from edge_runtime.errors import ErrorCode, HybridgeError
 
 __all__ = ["token"]
 
@@ -44,6 +46,14 @@ def token(name: str, out: str, scope: tuple[str, ...], model: tuple[str, ...], e
 
     end = None if expires is None else _moment(expires).isoformat()
     made = secrets.token_urlsafe(_TOKEN_BYTES)
+    if Path(out).exists():
+        raise HybridgeError(
+            ErrorCode.FILE_EXISTS,
+            f"token '{out}'",
+            received="a file that exists",
+            expected="a new name",
+            fix="choose another name; a token that is in use is never replaced",
+        )
     # For its owner only, from the first moment.
     os.umask(0o077)
     write_file(out, f"{made}\n".encode())

@@ -36,6 +36,8 @@ def test_version_and_help_say_what_there_is() -> None:
     shown = hybridge("--help").stdout
     for verb in ("convert", "inspect", "run", "serve", "federated", "bench", "demo"):
         assert verb in shown
+    # click's own marks are not for people.
+    assert "\\b" not in shown
 
 
 def test_inspect_shows_a_bundle_to_people_and_programs(folder: Path) -> None:

@@ -95,7 +95,7 @@ class _Request(Generic[_Runner]):
     rows: int = 1
     signal: threading.Lock = field(default_factory=threading.Lock)
     runner: _Runner | None = None
-    outputs: dict[str, Array] | None = None
+    outputs: dict[str, Array] = field(default_factory=dict)
     error: BaseException | None = None
     entered: float = field(default_factory=time.perf_counter)
     turn: Turn | None = None
@@ -109,10 +109,8 @@ class _Request(Generic[_Runner]):
         if self.then is None:
             self.signal.release()
             return
-        outcome = self.outputs if self.error is None else self.error
-        assert outcome is not None  # noqa: S101 - it has one or the other by now
         try:
-            self.then(outcome, self.turn)
+            self.then(self.outputs if self.error is None else self.error, self.turn)
         except Exception:
             _log.exception("an answer was lost")
 
@@ -177,7 +175,6 @@ class ModelQueue(Generic[_Runner]):
             note_turn(request.turn)
         if request.error is not None:
             raise request.error
-        assert request.outputs is not None  # noqa: S101 - it has one or the other by now
         return request.outputs
 
     def begin(self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then) -> None:
@@ -383,6 +380,10 @@ class ModelQueue(Generic[_Runner]):
             self._wanted = None
             size = max((target for target in self._targets if target <= rows), default=rows)
             taken, late = self._take(leader, size)
+            # Those that came to go with it, and were too many, passed by an instance.
+            free = self._free.pop() if self._waiting and self._free else None
+        if free is not None:
+            self._threads.submit(self._run_waiting, free)
         for request in late:
             request.settle()
         return taken

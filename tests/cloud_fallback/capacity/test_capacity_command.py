@@ -121,6 +121,15 @@ def test_the_plot_is_a_picture_of_the_kind_that_its_name_says(
     assert path.read_bytes().startswith(magic)
 
 
+def test_shares_are_percentages_on_the_plot_also_between_powers_of_ten(tmp_path: Path) -> None:
+    path = tmp_path / "few.svg"
+    _run("--offload", "0.2", "--devices", "1000", "--plot", path)
+    shown = path.read_text()
+    # What a text says is a comment beside its outlines.
+    assert "<!-- 0.5% -->" in shown
+    assert "\\times" not in shown
+
+
 def test_a_plot_is_the_same_every_time_and_replaces_nothing_unasked(tmp_path: Path) -> None:
     one, other = tmp_path / "one.svg", tmp_path / "other.svg"
     for path in (one, other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import grpc
 import numpy as np
 import pytest
 
-from cloud_fallback import Action, CloudFallback, Decision, Link, OffloadPolicy
+from cloud_fallback import Action, CloudFallback, Decision, HourlyBudget, Link, OffloadPolicy
 from cloud_fallback.client.breaker import BreakerSettings
 from cloud_fallback.client.deferral import LateAnswer, SharedOutbox, drain_deferred
-from cloud_fallback.outbox import Outbox
+from cloud_fallback.outbox import Outbox, Request
 from edge_runtime import ErrorCode, HybridgeError, Query, Reason, Source
 from tests.cloud_fallback.client.peer import Peer, Serving, question
 
@@ -124,6 +125,28 @@ def test_a_late_answer_teaches_the_policy_that_asked_once(ask: Ask, outbox: Outb
     with drain_deferred(clients, take, requests_per_s=1000, first_backoff_s=0.05), serving:
         assert max(each.number for each in answers.wait(2)) == 2
     assert sorted(lessons) == [(0.5, 0.1, {}, True), (0.6, 0.2, {}, False)]
+
+
+def test_what_is_asked_later_is_taken_off_the_budget_and_waits_while_it_is_spent(
+    ask: Ask, outbox: Outbox
+) -> None:
+    policy = OffloadPolicy(unanswered="defer", budget=HourlyBudget(requests=3))
+    answers = _Answers()
+    with Serving(Peer()) as serving:
+        client = ask(serving.address, policy=policy, outbox=outbox)
+        assert [client.resolve(question()).source for _ in range(4)].count(Source.DEFERRED) == 1
+        with pytest.raises(HybridgeError, match="request-budget") as caught:
+            client.send(Request(b"", client.destination))
+        assert caught.value.retry_after_s == 60
+        with drain_deferred([client], answers.take, requests_per_s=1000, first_backoff_s=0.05):
+            time.sleep(0.3)
+        assert (outbox.depth, len(answers.all), len(serving.peer.headers)) == (1, 0, 3)
+        # An hour later, as it were.
+        budget = HourlyBudget(requests=3)
+        other = ask(serving.address, policy=OffloadPolicy(unanswered="defer", budget=budget), outbox=outbox)
+        with drain_deferred([other], answers.take, requests_per_s=1000):
+            answers.wait(1)
+        assert budget.left()[0] == 2
 
 
 def test_what_the_cloud_refuses_is_not_deferred(ask: Ask, outbox: Outbox) -> None:

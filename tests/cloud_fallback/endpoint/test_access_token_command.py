@@ -48,4 +48,6 @@ def test_what_cannot_be_leaves_the_token_that_is_there(
     refused = hybridge("fallback", "token", "gate", "--out", file, "--format", "json", *arguments)
     assert refused.exit_code != 0
     assert refused.json["error"]["code"] == code
+    # It has no flag to overwrite with.
+    assert "--overwrite" not in refused.json["error"]["message"]
     assert file.read_text() == "old"

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from cloud_fallback import Endpoint, Repository
-from cloud_fallback.endpoint.served import Batching, TimeLeft, no_limit
+from cloud_fallback.endpoint.served import Batching, ModelQueue, TimeLeft, no_limit
 from cloud_fallback.endpoint.served.onnx_model import OnnxModel
+from cloud_fallback.endpoint.served.served_model import Then
 from cloud_fallback.open_inference import SERVICE_NAME
 from cloud_fallback.open_inference.open_inference_pb2 import (
     ModelInferRequest,
@@ -175,6 +176,89 @@ def test_an_unexpected_failure_is_logged_and_not_told(caplog: pytest.LogCaptureF
         refusal = _refusal(lambda: stub.ModelInfer(encode_request("leaking", {"x": np.zeros(1, np.float32)})))
     assert refusal == (grpc.StatusCode.INTERNAL, "internal", "internal error of the endpoint")
     assert "/etc/secret" in caplog.text
+
+
+class _Failing:
+    """A model whose runs go wrong in a way that its request says."""
+
+    name, version, platform = "failing", "1", "none"
+    inputs = outputs = (TensorSpec("x", (1,), "float32"),)
+    closed = 0
+
+    def __init__(self) -> None:
+        self.queue = ModelQueue("failing", [self], _Failing.run)
+        self.running, self.gate = threading.Semaphore(0), threading.Event()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.running.release()
+        match int(inputs["x"][0]):
+            case 1:
+                return {}
+            case 2:
+                raise SystemExit(1)
+            case 3:
+                assert self.gate.wait(10)
+        return {"x": inputs["x"]}
+
+    def infer(self, inputs: Mapping[str, Array], *, time_left: TimeLeft = no_limit) -> dict[str, Array]:
+        return self.queue.infer(inputs, time_left)
+
+    def close(self) -> None:
+        self.closed += 1
+        raise RuntimeError("cannot be closed")
+
+
+class _FailingLater(_Failing):
+    def begin(self, inputs: Mapping[str, Array], time_left: TimeLeft, then: Then) -> None:
+        if inputs["x"][0] == 4:
+            raise SystemExit(1)
+        self.queue.begin(inputs, time_left, then)
+
+
+@pytest.mark.parametrize("kind", [_Failing, _FailingLater])
+@pytest.mark.parametrize("usual_s", [0.0, 0.01])
+def test_however_a_model_fails_its_calls_end(kind: type[_Failing], usual_s: float) -> None:
+    model = kind()
+    with (
+        Endpoint(Repository([model, _Leaking()])) as endpoint,
+        grpc.insecure_channel(endpoint.address) as channel,
+    ):
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        requests = [encode_request("failing", {"x": np.full(1, how, np.float32)}) for how in range(5)]
+        codes = []
+        for request in (*requests[:3], requests[4], requests[0]):
+            endpoint.calls._unary._usual_s = usual_s
+            codes.append(infer.future(request, timeout=10).code())
+        ok, internal = grpc.StatusCode.OK, grpc.StatusCode.INTERNAL
+        assert codes == [ok, internal, internal, internal if kind is _FailingLater and usual_s else ok, ok]
+        held = infer.future(requests[3], timeout=10)
+        for _ in range(5 + (codes[3] is ok)):
+            assert model.running.acquire(timeout=10)
+        endpoint.repository.unload_model("failing")
+        model.gate.set()
+        assert held.code() is ok
+        figures = endpoint.data_plane.telemetry.figures()
+        assert figures.in_flight == dict.fromkeys(figures.in_flight, 0)
+    assert model.closed == 1
+
+
+def test_versions_get_their_shares_whether_or_not_their_requests_hold_a_thread(
+    tmp_path: Path, onnx_models: Path
+) -> None:
+    for version in ("1", "2"):
+        (tmp_path / "linear" / version).mkdir(parents=True)
+        (tmp_path / "linear" / version / "model.onnx").write_bytes((onnx_models / "linear.onnx").read_bytes())
+    repository = Repository.load([tmp_path], splits={"linear": {"1": 1, "2": 1}})
+    setattr(repository.find("linear", "1"), "begin", None)  # noqa: B010 - the protocol has none
+    with Endpoint(repository) as endpoint, grpc.insecure_channel(endpoint.address) as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        request = encode_request("linear", {"x": np.ones((1, 3), np.float32)})
+        versions = []
+        for _ in range(400):
+            endpoint.calls._unary._usual_s = 0.01
+            versions.append(infer(request, timeout=10).model_version)
+    # Five standard deviations.
+    assert 150 < versions.count("1") < 250
 
 
 def test_a_port_in_use_is_an_error_that_gives_the_systems_reason(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_fallback.endpoint.served.free_batch import free_batch
+from cloud_fallback.endpoint.served.free_batch import _agree, free_batch
 from cloud_fallback.endpoint.served.model_queue import Batching
 from cloud_fallback.endpoint.served.tflite_model import TfliteModel
 from edge_runtime import Bundle, HybridgeError, Model
@@ -77,6 +77,21 @@ def test_models_whose_rows_are_not_apart_are_left_alone() -> None:
 
     for function in (mixed, elsewhere, chosen):
         assert free_batch(_converted(function, 1, 6)) is None
+
+
+def test_texts_are_left_alone() -> None:
+    import tensorflow as tf
+
+    traced = tf.function(lambda x: {"y": tf.identity(x)}).get_concrete_function(
+        tf.TensorSpec((1,), tf.string, name="x")
+    )
+    assert free_batch(bytes(tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert())) is None
+
+
+def test_a_value_without_bounds_hides_no_difference_of_the_others() -> None:
+    alone = {"y": np.array([[-np.inf, 1.0]], np.float32)}
+    for second, agrees in ((1.0, True), (1.1, False)):
+        assert _agree(alone, {"y": np.array([[-np.inf, second]] * 3, np.float32)}, 1) is agrees
 
 
 @pytest.mark.parametrize("name", ["counter", "slow", "any-batch", "any-size", "classifier-any-batch"])

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -316,8 +317,35 @@ def test_a_caller_that_fails_costs_nobody_else_an_answer(caplog: pytest.LogCaptu
 
     model.queue.begin({"x": np.ones((1, 1), np.float32)}, no_limit, then)
     assert model.ask(3.0).result(10)["y"].item() == 6.0
-    _until_idle(model.queue)
+    _until(model.queue.is_idle)
     assert "KeyError: 'in then'" in caplog.text
+
+
+def test_what_does_not_fit_beside_others_does_not_wait_while_an_instance_is_free() -> None:
+    model = Gated(runners=2, max_batch_size=4, queue_delay_ms=200)
+    first = model.ask(1.0, 1.0, 1.0)
+    _until(lambda: model.queue.figures().running == 1)
+    more = model.ask(2.0, 2.0)
+    model.wait_for(1)
+    for _ in range(2):
+        assert model.running.acquire(timeout=10)
+    assert model.queue.figures().running == 2
+    model.open()
+    assert len(first.result(10)["y"]) == 3
+    assert len(more.result(10)["y"]) == 2
+    assert sorted(model.rows) == [2, 3]
+
+
+def test_a_run_that_gives_nothing_costs_no_instance(way: str) -> None:
+    queue: ModelQueue[str] = ModelQueue("nothing", ["instance"], lambda *_: None)  # type: ignore[arg-type]
+    outcomes: SimpleQueue[object] = SimpleQueue()
+    for _ in range(3):
+        if way == "begin":
+            queue.begin({}, no_limit, lambda outcome, _: outcomes.put(outcome))
+        else:
+            outcomes.put(queue.infer({}, no_limit))
+    assert [outcomes.get(timeout=10) for _ in range(3)] == [None] * 3
+    _until(queue.is_idle)
 
 
 def test_a_turn_can_be_taken_without_a_run() -> None:
@@ -335,8 +363,8 @@ def test_a_turn_can_be_taken_without_a_run() -> None:
     assert queue.is_idle()
 
 
-def _until_idle(queue: ModelQueue[Any]) -> None:
+def _until(condition: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 10
-    while not queue.is_idle():
+    while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.001)

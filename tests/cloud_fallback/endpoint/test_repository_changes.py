@@ -273,6 +273,9 @@ def test_a_model_is_closed_once_its_last_request_is_answered() -> None:
     assert model.closed == 1
     repository.close()
     assert model.closed == 1
+    with pytest.raises(HybridgeError, match="model 'other'") as caught, repository.use("other"):
+        raise AssertionError("a closed model was used")
+    assert caught.value.code is ErrorCode.CLOUD_UNAVAILABLE
 
 
 @pytest.fixture
