@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from edge_runtime.alike import alike
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.files import read_file
 from edge_runtime.input_port import InputPort
@@ -230,7 +231,7 @@ class Model:
         is_split = all(array.shape[0] == ends[-1] for array in outputs.values())
         if is_split and not self._batches_checked:
             # A free first axis need not be one of independent rows: for once an item is also run alone.
-            is_split = self._batches_checked = _alike(self.run(items[0]), results[0])
+            is_split = self._batches_checked = alike(self.run(items[0]), results[0])
         if not is_split:
             self._batchable = False
             return [self.run(item) for item in items]
@@ -548,19 +549,6 @@ def _can_follow(into: TensorSpec, out: TensorSpec) -> bool:
         and len(into.shape) == len(out.shape)
         and all(want == got for want, got in sizes if not isinstance(want, str) and not isinstance(got, str))
     )
-
-
-def _alike(alone: Mapping[str, Array], batched: Mapping[str, Array]) -> bool:
-    """Whether an item's outputs are about the same alone as in a batch, where kernels may add in another order."""
-    for name, reference in alone.items():
-        array = batched[name]
-        if reference.shape != array.shape:
-            return False
-        if reference.dtype.kind == "f":
-            scale = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
-            if not np.allclose(array, reference, rtol=0.0, atol=0.02 * scale, equal_nan=True):
-                return False
-    return True
 
 
 def _open(source: Bundle | bytes | str | PathLike[str]) -> tuple[Bundle | None, str, bytes]:

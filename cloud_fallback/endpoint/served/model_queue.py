@@ -23,6 +23,7 @@ from msgspec import Meta, Struct
 
 from cloud_fallback.endpoint.served.served_model import Then, TimeLeft
 from cloud_fallback.endpoint.served.turn import Turn, note_turn
+from edge_runtime.alike import alike
 from edge_runtime.errors import ErrorCode, HybridgeError
 from edge_runtime.tensor_spec import Array, TensorSpec
 
@@ -139,11 +140,14 @@ class ModelQueue(Generic[_Runner]):
         self._run = run or _unused
         self._batching = batching
         self._batches = batchable and batching.max_batch_size > 1
+        self._is_tried = False
         self._targets = sorted(
             size for size in batching.preferred_batch_sizes if size <= batching.max_batch_size
         ) or [batching.max_batch_size]
         self._instances = len(runners)
         self._threads = ThreadPoolExecutor(len(runners), f"model-{name}")
+        if run is not None:
+            _start(self._threads, len(runners))
         # The one used last has its memory in the cache.
         self._free = list(runners)
         self._waiting: deque[_Request[_Runner]] = deque()
@@ -427,6 +431,9 @@ class ModelQueue(Generic[_Runner]):
                     for name in batch[0].inputs
                 },
             )
+            if not self._are_apart(runner, batch[0], together, sum(request.rows for request in batch)):
+                self._batches = False
+                raise _MixedError
             first = 0
             for request in batch:
                 last = first + request.rows
@@ -439,6 +446,22 @@ class ModelQueue(Generic[_Runner]):
                     request.outputs = self._run(runner, request.inputs)
                 except Exception as error:
                     request.error = error
+
+    def _are_apart(
+        self, runner: _Runner, request: _Request[_Runner], together: Mapping[str, Array], rows: int
+    ) -> bool:
+        """Whether rows that ran together are rows of what came out; the first time, what one request alone comes to."""
+        if any(array.shape[:1] != (rows,) for array in together.values()):
+            _log.warning("model '%s' gives other rows than it takes: it runs each request alone", self._name)
+            return False
+        if self._is_tried:
+            return True
+        # A free first axis need not be one of independent rows.
+        its_own = {name: array[: request.rows] for name, array in together.items()}
+        self._is_tried = alike(self._run(runner, request.inputs), its_own)
+        if not self._is_tried:
+            _log.warning("model '%s' mixes the rows that it takes: it runs each request alone", self._name)
+        return self._is_tried
 
     def _expected_wait_s(self) -> float:
         # Those that wait, and the rest of what runs.
@@ -462,6 +485,22 @@ class ModelQueue(Generic[_Runner]):
             received="a request whose deadline passed, or whose caller left, before its turn came",
             fix="give it a longer deadline, or the endpoint more instances",
         )
+
+
+def _start(threads: ThreadPoolExecutor, count: int) -> None:
+    """Starts all threads now: one that cannot be started later would take its instance with it."""
+    started = threading.Barrier(count + 1)
+    try:
+        for _ in range(count):
+            threads.submit(started.wait)
+        started.wait()
+    except BaseException:
+        started.abort()
+        raise
+
+
+class _MixedError(Exception):
+    """What ran together does not come apart."""
 
 
 def _moved(expected_s: float, seconds: float) -> float:

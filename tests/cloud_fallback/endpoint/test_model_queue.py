@@ -39,6 +39,8 @@ class Gated:
         self.queue = ModelQueue(
             "double", [self] * runners, type(self).run, batching=Batching(**batching), batchable=True
         )
+        # As after the first batch, which is held against one of its requests alone.
+        self.queue._is_tried = True
         self.pool = ThreadPoolExecutor(32)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -280,6 +282,29 @@ def test_nothing_is_lost_or_mixed_up_when_many_come_and_go_at_once(runners: int)
     assert model.queue.figures().shed == counts.get("cloud-overloaded", 0)
 
 
+@pytest.mark.parametrize(
+    ("run", "complaint"),
+    [
+        (lambda x: x - x.mean(axis=0), "mixes the rows"),
+        (lambda x: x[:1], "gives other rows"),
+        (lambda x: np.repeat(x, 2, axis=0), "gives other rows"),
+        (lambda x: x.sum(), "gives other rows"),
+    ],
+)
+def test_a_model_whose_rows_depend_on_each_other_runs_each_request_alone(
+    run: Callable[[Array], Array], complaint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Gated(open_=True, max_batch_size=8, queue_delay_ms=30)
+    model.queue._is_tried = False
+    model.queue._run = lambda _, inputs: {"y": np.asarray(run(inputs["x"]))}
+    for _ in range(2):
+        futures = [model.ask(float(n), float(n + 2)) for n in range(4)]
+        for n, future in enumerate(futures):
+            expected = run(np.array([[n], [n + 2]], np.float32))
+            np.testing.assert_array_equal(future.result(10)["y"], expected)
+    assert caplog.text.count(complaint) == 1
+
+
 def test_what_nobody_waits_for_makes_room_for_others(way: str) -> None:
     model = Gated(max_waiting=4)
     model.hold()
@@ -324,7 +349,7 @@ def test_a_caller_that_fails_costs_nobody_else_an_answer(caplog: pytest.LogCaptu
 def test_what_does_not_fit_beside_others_does_not_wait_while_an_instance_is_free() -> None:
     model = Gated(runners=2, max_batch_size=4, queue_delay_ms=200)
     first = model.ask(1.0, 1.0, 1.0)
-    _until(lambda: model.queue.figures().running == 1)
+    _until(lambda: model.queue._wanted is not None)
     more = model.ask(2.0, 2.0)
     model.wait_for(1)
     for _ in range(2):
