@@ -395,7 +395,7 @@ class CloudFallback:
             return self._failed(query, error, question)
         finally:
             # After the question, which is in a hurry.
-            if time.monotonic() < deadline:
+            if self._card.has_to_learn and time.monotonic() < deadline:
                 self._card.learn()
         if self._cache is not None:
             self._cache.put(key, {name: arrays[name] for name in names.values()})

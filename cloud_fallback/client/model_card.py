@@ -40,6 +40,11 @@ class ModelCard:
         self.declared: Declared = {}
         self.versions: frozenset[str] = frozenset()
 
+    @property
+    def has_to_learn(self) -> bool:
+        """Whether it is still to be asked for, now or later."""
+        return self._due is not None
+
     def learn(self) -> None:
         """Asks for it, if that is still to be done; called after each question."""
         if self._due is None or time.monotonic() < self._due:
