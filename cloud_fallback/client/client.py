@@ -260,8 +260,7 @@ class CloudFallback:
         Raises:
             HybridgeError: As `infer`; `cloud-unavailable`, with a time to come again, while its budget is spent.
         """
-        budget = self.policy.budget if isinstance(self.policy, OffloadPolicy) else None
-        if budget is not None and (spent := budget.spend(len(request.body))) is not None:
+        if (spent := self.policy.admit_late(len(request.body))) is not None:
             raise HybridgeError(
                 ErrorCode.CLOUD_UNAVAILABLE,
                 f"question for {self.destination}",

@@ -135,7 +135,8 @@ def _drain(fallbacks: Sequence[CloudFallback], taking: _Taking, wait_s: float) -
                     ErrorCode.CLOUD_UNAVAILABLE,
                     f"{waiting.total()} left in the outbox",
                     received=f"no answer for {wait_s:g} s{_why(fallbacks)}",
-                    fix=_advice(fallbacks) or "drain again when the endpoint answers; nothing is lost",
+                    fix=_advice(fallbacks)
+                    or "drain again when the endpoint answers and the budget allows; nothing is lost",
                 )
             time.sleep(_POLL_S)
 

@@ -45,8 +45,8 @@ class Endpoint:
         host: Address to listen on. The default is reached from this machine only.
         port: Port to listen on; 0 lets the system choose one, which `port` then tells.
         max_message_bytes: Size of the largest request and response.
-        max_workers: Calls that are answered at once.
-        max_waiting: Calls that may wait for one of them; more are refused as RESOURCE_EXHAUSTED.
+        max_workers: Threads, for calls that are not left to a model's own.
+        max_waiting: Calls that may be under way besides; more are refused as RESOURCE_EXHAUSTED.
         access: Who may ask what; by default anybody may ask models, and load and unload them from this machine.
         tls: For connections with TLS; without it they are in clear.
         credentials: In place of `tls`, from `grpc.ssl_server_credentials`.

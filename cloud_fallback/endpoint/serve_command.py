@@ -46,7 +46,11 @@ _CHECK_S = 0.25
     help="Size of the largest request and response, in MiB.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=64, show_default=True, help="Calls answered at once."
+    "--workers",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Threads that read and answer.",
 )
 @click.option(
     "--instances",

@@ -85,6 +85,10 @@ class OffloadPolicy:
             return self.give_up(query, obstacle)
         return _UNSURE
 
+    def admit_late(self, request_bytes: int) -> Reason | None:
+        """Looks at the budget alone; see `Policy`."""
+        return None if self.budget is None else self.budget.spend(request_bytes)
+
     def give_up(self, query: Query, reason: Reason) -> Decision:
         """Defers where it may, refuses what is too unsure, and keeps the rest; see `Policy`."""
         if self.unanswered == "defer" and not query.private:

@@ -65,6 +65,10 @@ class Policy(Protocol):
         """Whether an unsure answer may be asked about now, when no answer is at hand; `ASK` counts against budgets."""
         ...
 
+    def admit_late(self, request_bytes: int) -> Reason | None:
+        """Why a question from an outbox may not be asked now; one that may, for None, counts against budgets."""
+        ...
+
     def give_up(self, query: Query, reason: Reason) -> Decision:
         """What to do about an unsure answer when asking was impossible or in vain; never `ASK`."""
         ...

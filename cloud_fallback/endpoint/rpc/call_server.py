@@ -96,8 +96,8 @@ class CallServer:
 
     Args:
         access: Lets clients in.
-        workers: Calls that are answered at once.
-        max_waiting: Calls that may wait for that; more are refused, with a time to come again.
+        workers: Threads, for calls that are not left to a model's own.
+        max_waiting: Calls that may be under way besides; more are refused, with a time to come again.
         max_message_bytes: Size of the largest message.
         by_certificate: Whether clients are known by their certificates, where they bring no token.
     """

@@ -458,7 +458,7 @@ class ModelQueue(Generic[_Runner]):
             return True
         # A free first axis need not be one of independent rows.
         its_own = {name: array[: request.rows] for name, array in together.items()}
-        self._is_tried = alike(self._run(runner, request.inputs), its_own)
+        self._is_tried = alike(self._run(runner, request.inputs), its_own, others_equal=True)
         if not self._is_tried:
             _log.warning("model '%s' mixes the rows that it takes: it runs each request alone", self._name)
         return self._is_tried

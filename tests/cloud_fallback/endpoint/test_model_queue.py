@@ -286,6 +286,8 @@ def test_nothing_is_lost_or_mixed_up_when_many_come_and_go_at_once(runners: int)
     ("run", "complaint"),
     [
         (lambda x: x - x.mean(axis=0), "mixes the rows"),
+        (lambda x: x.shape[0] * np.ones(x.shape, np.int64), "mixes the rows"),
+        (lambda x: np.full(x.shape, b"x" * len(x), object), "mixes the rows"),
         (lambda x: x[:1], "gives other rows"),
         (lambda x: np.repeat(x, 2, axis=0), "gives other rows"),
         (lambda x: x.sum(), "gives other rows"),
