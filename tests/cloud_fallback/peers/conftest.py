@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ TOKEN, OTHER_TOKEN = "token-for-sums-" + "s" * 28, "token-for-area-" + "a" * 28
 PEER_ENVIRONMENT = {"PYTHONPATH": ""}
 
 _RUNTIMES = Path(__file__).with_name("runtimes")
+_KSERVE = ("kserve==0.21.0",)
 _TENSOR = {"datatype": "FP32"}
 _TRITON = """
 max_batch_size: 0
@@ -77,6 +79,20 @@ def _mlserver(folder: Path, digits: Digits, port: int | None) -> ServerProcess:
     )
 
 
+def _kserve(folder: Path, digits: Digits, port: int | None) -> ServerProcess:
+    python = peer_python("kserve-server", _KSERVE, say=say)
+    for file in (_RUNTIMES / "kserve_digits.py", digits.file):
+        shutil.copy(file, folder)
+    port = port or free_port()
+    return ServerProcess(
+        [python, "kserve_digits.py", str(free_port()), str(port)],
+        model="digits",
+        port=port,
+        folder=folder,
+        environment=PEER_ENVIRONMENT,
+    )
+
+
 def _triton(folder: Path, digits: Digits, port: int | None) -> ServerProcess:
     return start_triton(
         folder,
@@ -105,7 +121,7 @@ def mlserver_python() -> Path:
         return peer_python("mlserver", _REQUIREMENTS, say=say)
 
 
-@pytest.fixture(scope="package", params=[_mlserver, _triton], ids=["mlserver", "triton"])
+@pytest.fixture(scope="package", params=[_mlserver, _triton, _kserve], ids=["mlserver", "triton", "kserve"])
 def start(
     request: pytest.FixtureRequest, digits: Digits, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Start]:
